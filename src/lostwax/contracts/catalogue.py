@@ -1,0 +1,75 @@
+"""The catalogue of message types: a chosen, versioned name for each, never a class path.
+
+Unknown fields of a known type are ignored; an unknown type is counted and skipped by its reader; a malformed message
+of a known type is dead-lettered. A new member of an enum breaks old readers: it is a v2 beside the v1.
+"""
+
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from lostwax.contracts import models, orders, pricing, topics
+from lostwax.contracts.topics import Topic
+
+
+class EventType(msgspec.Struct, frozen=True):
+    name: str
+    struct: type[msgspec.Struct]
+    topics: tuple[Topic, ...]
+
+
+TYPES: tuple[EventType, ...] = (
+    EventType("orders.order_requested.v1", orders.OrderRequested, (topics.ORDER_REQUESTS,)),
+    EventType("orders.order_changed.v1", orders.OrderChanged, (topics.ORDER_CHANGES,)),
+    EventType("orders.command.v1", orders.Command, (topics.ORDER_COMMANDS,)),
+    EventType("orders.outcome.v1", orders.Outcome, (topics.ORDER_OUTCOMES,)),
+    EventType("orders.model_ready.v1", orders.ModelReady, (topics.ORDER_MODELS,)),
+    EventType("models.model_uploaded.v1", models.ModelUploaded, (topics.MODEL_TRANSFERS,)),
+    EventType("models.model_needed.v1", models.ModelNeeded, (topics.MODEL_TRANSFERS,)),
+    EventType("models.model_stored.v1", models.ModelStored, (topics.MODEL_STORED,)),
+    EventType("pricing.price_requested.v1", pricing.PriceRequest, (topics.PRICING_QUICK, topics.PRICING_HEAVY)),
+    EventType("pricing.price_result.v1", pricing.PriceResult, (topics.PRICING_RESULTS,)),
+)
+
+_BY_NAME = {t.name: t for t in TYPES}
+_BY_STRUCT = {t.struct: t for t in TYPES}
+_DECODERS: dict[str, msgspec.json.Decoder[Any]] = {t.name: msgspec.json.Decoder(t.struct) for t in TYPES}
+_ENCODER = msgspec.json.Encoder()
+
+
+def type_of(message: msgspec.Struct) -> EventType:
+    """The registered type of a message. Raises KeyError for a struct that is no message."""
+    return _BY_STRUCT[type(message)]
+
+
+def knows(type_name: str) -> bool:
+    return type_name in _BY_NAME
+
+
+def encode(message: msgspec.Struct) -> bytes:
+    """JSON of a message, proven to decode: msgspec does not validate on construction, so a bad event must fail here,
+    in its producer's own transaction. Raises msgspec.ValidationError."""
+    payload = _ENCODER.encode(message)
+    _DECODERS[_BY_STRUCT[type(message)].name].decode(payload)
+    return payload
+
+
+def decode(type_name: str, payload: bytes) -> Any:
+    """The message of a known type. Raises msgspec.ValidationError or msgspec.DecodeError when malformed."""
+    return _DECODERS[type_name].decode(payload)
+
+
+def cloud_headers(message_id: str, type_name: str, source: str, at: datetime, traceparent: str | None) -> dict[str, str]:
+    """CloudEvents 1.0 attributes in Kafka's binary mode (header names prefixed `ce_`), plus W3C traceparent."""
+    headers = {
+        "ce_specversion": "1.0",
+        "ce_id": message_id,
+        "ce_type": type_name,
+        "ce_source": source,
+        "ce_time": at.isoformat(),
+        "content-type": "application/json",
+    }
+    if traceparent:
+        headers["traceparent"] = traceparent
+    return headers

@@ -1,0 +1,49 @@
+"""Kafka topics: what each carries, who writes and who reads it. The one list from which topics are created."""
+
+import msgspec
+
+from lostwax.contracts.ids import PARTITIONS
+
+DAY_MS = 24 * 3600 * 1000
+
+
+class Topic(msgspec.Struct, frozen=True):
+    """`by_bucket`: a message's partition is its bucket mod PARTITIONS, set by the producer."""
+
+    name: str
+    written_by: tuple[str, ...]
+    read_by: tuple[str, ...]
+    partitions: int = PARTITIONS
+    by_bucket: bool = True
+    compacted: bool = False
+    retention_ms: int = 14 * DAY_MS
+
+    @property
+    def dead(self) -> str:
+        """Name of the topic that takes what a reader gave up on, kept without limit."""
+        return f"{self.name}.dead"
+
+
+ORDER_REQUESTS = Topic("orders.requests", ("partner_api",), ("orders",))
+ORDER_CHANGES = Topic("orders.changes", ("orders",), ("partner_api", "mes"), compacted=True)
+ORDER_COMMANDS = Topic("orders.commands", ("partner_api", "mes"), ("orders",))
+ORDER_OUTCOMES = Topic("orders.outcomes", ("orders",), ("partner_api", "mes"))
+ORDER_MODELS = Topic("orders.models", ("orders",), ("orders",))
+MODEL_TRANSFERS = Topic("models.transfers", ("partner_api", "orders"), ("orders",))
+MODEL_STORED = Topic("models.stored", ("orders",), ("partner_api",))
+PRICING_QUICK = Topic("pricing.requests.quick", ("orders",), ("pricing",))
+PRICING_HEAVY = Topic("pricing.requests.heavy", ("orders",), ("pricing",))
+PRICING_RESULTS = Topic("pricing.results", ("pricing",), ("orders",))
+
+ALL: tuple[Topic, ...] = (
+    ORDER_REQUESTS,
+    ORDER_CHANGES,
+    ORDER_COMMANDS,
+    ORDER_OUTCOMES,
+    ORDER_MODELS,
+    MODEL_TRANSFERS,
+    MODEL_STORED,
+    PRICING_QUICK,
+    PRICING_HEAVY,
+    PRICING_RESULTS,
+)
