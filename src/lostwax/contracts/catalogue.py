@@ -60,7 +60,9 @@ def decode(type_name: str, payload: bytes) -> Any:
     return _DECODERS[type_name].decode(payload)
 
 
-def cloud_headers(message_id: str, type_name: str, source: str, at: datetime, traceparent: str | None) -> dict[str, str]:
+def cloud_headers(
+    message_id: str, type_name: str, source: str, at: datetime, traceparent: str | None
+) -> dict[str, str]:
     """CloudEvents 1.0 attributes in Kafka's binary mode (header names prefixed `ce_`), plus W3C traceparent."""
     headers = {
         "ce_specversion": "1.0",

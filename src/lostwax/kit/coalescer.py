@@ -1,0 +1,89 @@
+"""Coalescing: while one flush runs, arrivals queue and go together in the next. No timer, so a lone row waits for
+nobody."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
+
+log = logging.getLogger(__name__)
+
+Row = TypeVar("Row")
+Answer = TypeVar("Answer")
+
+
+class Overloaded(Exception):
+    """The queue is full. Nothing was written; try again after `retry_after_s`."""
+
+    retry_after_s = 1
+
+
+class Coalescer(Generic[Row, Answer]):
+    """Collects rows of concurrent callers into flushes of at most `max_rows`, at most `max_waiting` rows waiting.
+
+    `flush` writes its rows in one transaction and returns one answer for each row, in their order; it must sort what
+    it writes by key (unsorted batches deadlock). When a flush of several rows fails, each is tried alone, so that a
+    bad row hurts only itself.
+    """
+
+    def __init__(
+        self,
+        flush: Callable[[Sequence[Row]], Awaitable[Sequence[Answer]]],
+        *,
+        max_rows: int = 256,
+        max_waiting: int = 2048,
+        flushers: int = 2,
+    ) -> None:
+        self._flush = flush
+        self._max_rows = max_rows
+        self._max_waiting = max_waiting
+        self._idle_flushers = flushers
+        self._waiting: list[tuple[Row, asyncio.Future[Answer]]] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def submit(self, row: Row) -> Answer:
+        """Write one row and return its answer. Raises Overloaded at once when too many wait, or the row's own error."""
+        if len(self._waiting) >= self._max_waiting:
+            raise Overloaded
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._waiting.append((row, future))
+        if self._idle_flushers:
+            self._idle_flushers -= 1
+            task = asyncio.create_task(self._run())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        return await future
+
+    async def drain(self) -> None:
+        """Wait until everything submitted so far has been answered."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+    async def _run(self) -> None:
+        # A flusher lives only while there is work, so an idle service has no task to wake.
+        try:
+            while self._waiting:
+                taken, self._waiting = self._waiting[: self._max_rows], self._waiting[self._max_rows :]
+                await self._settle(taken)
+        finally:
+            self._idle_flushers += 1
+
+    async def _settle(self, taken: Sequence[tuple[Row, asyncio.Future[Answer]]]) -> None:
+        try:
+            answers = await self._flush([row for row, _ in taken])
+        except Exception as error:  # noqa: BLE001 - handed to the callers whose rows these are
+            if len(taken) == 1:
+                _fail(taken[0][1], error)
+                return
+            log.warning("flush failed, trying its rows alone", extra={"rows": len(taken), "error": repr(error)})
+            for pair in taken:
+                await self._settle([pair])
+            return
+        for (_, future), answer in zip(taken, answers, strict=True):
+            if not future.done():
+                future.set_result(answer)
+
+
+def _fail(future: "asyncio.Future[Answer]", error: Exception) -> None:
+    if not future.done():
+        future.set_exception(error)

@@ -1,0 +1,378 @@
+"""The one Kafka runner: batches for each partition, offsets stored only after the work is committed, trouble retried
+with backoff on its own partition while the others go on, poison dead-lettered with its reason.
+
+One thread polls the client; the work runs on the event loop. Each partition has a buffer and at most one task, so its
+messages are handled in order. A full buffer pauses its partition at the broker.
+"""
+
+import asyncio
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Message as KafkaMessage
+
+from lostwax.contracts import catalogue
+from lostwax.contracts.topics import Topic
+from lostwax.kit import tracing
+from lostwax.kit.clock import utc_now
+from lostwax.kit.kafka import NotPublished, OutgoingRecord, Publisher
+
+log = logging.getLogger(__name__)
+
+_HIGH_WATER = 2000
+_LOW_WATER = 500
+_LONE_ATTEMPTS = 6
+_DEAD_PER_MINUTE = 100
+
+
+class Incoming(msgspec.Struct, frozen=True):
+    """A decoded message. `body` is the contract's struct; `message_id` its CloudEvents id."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: str
+    type: str
+    message_id: str
+    traceparent: str | None
+    body: Any
+
+
+Handler = Callable[[Sequence[Incoming]], Awaitable[None]]
+"""Handles messages of one partition, in order, all or nothing, and must be idempotent. Raises Poison for a message
+that can never succeed, Later for one that must wait; anything else is retried."""
+
+
+class Poison(Exception):
+    """This one message can never succeed: dead-letter it with `code` and `detail`."""
+
+    def __init__(self, incoming: Incoming, code: str, detail: str) -> None:
+        super().__init__(f"{code}: {detail}")
+        self.incoming, self.code, self.detail = incoming, code, detail
+
+
+class Later(Exception):
+    """Something that the work needs is away; the messages are fine. Retried with backoff without limit."""
+
+
+class TooManyDead(Exception):
+    """More messages than the limit were dead-lettered in a minute: the fault is not in the messages. The partition stops."""
+
+
+class _Partition:
+    """Buffer and state of one assigned partition; touched only on the event loop."""
+
+    def __init__(self, topic: str, number: int) -> None:
+        self.topic, self.number = topic, number
+        self.buffer: deque[KafkaMessage] = deque()
+        self.task: asyncio.Task[None] | None = None
+        self.paused = False
+        self.revoked = False
+        self.stopped_by: str | None = None
+
+
+class Runner:
+    """Consumer group member for a set of topics. `run()` until cancelled; `readiness` says why it is not well."""
+
+    def __init__(
+        self,
+        bootstrap: str,
+        *,
+        group: str,
+        routes: Mapping[Topic, Handler],
+        publisher: Publisher,
+        batch: int = 500,
+        later: tuple[type[BaseException], ...] = (),
+        from_beginning: bool = True,
+        max_poll_interval_ms: int = 300_000,
+    ) -> None:
+        self._group = group
+        self._routes = {topic.name: (topic, handler) for topic, handler in routes.items()}
+        self._publisher = publisher
+        self._batch = batch
+        self._later: tuple[type[BaseException], ...] = (Later, NotPublished, *later)
+        self._partitions: dict[tuple[str, int], _Partition] = {}
+        self._dead_at: deque[float] = deque()
+        self._stopping = threading.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._failure: str | None = None
+        self.handled = 0
+        self.skipped = 0
+        self.dead = 0
+        self._consumer = Consumer(
+            {
+                "bootstrap.servers": bootstrap,
+                "group.id": group,
+                "client.id": group,
+                "enable.auto.commit": True,
+                "enable.auto.offset.store": False,
+                "auto.commit.interval.ms": 500,
+                "auto.offset.reset": "earliest" if from_beginning else "latest",
+                "partition.assignment.strategy": "cooperative-sticky",
+                "session.timeout.ms": 10_000,
+                "heartbeat.interval.ms": 2_000,
+                "max.poll.interval.ms": max_poll_interval_ms,
+                "fetch.queue.backoff.ms": 10,
+                "fetch.wait.max.ms": 500,
+                "queued.max.messages.kbytes": 32_768,
+                "topic.metadata.refresh.interval.ms": 60_000,
+                "reconnect.backoff.max.ms": 1_000,
+                "log_level": 3,
+                "error_cb": lambda error: log.warning("kafka client", extra={"group": group, "error": str(error)}),
+            }
+        )
+
+    @property
+    def readiness(self) -> str | None:
+        """None when well, else what is wrong."""
+        stopped = [f"{p.topic}/{p.number}: {p.stopped_by}" for p in self._partitions.values() if p.stopped_by]
+        return self._failure or ("; ".join(stopped) or None)
+
+    async def run(self) -> None:
+        """Consume until cancelled, then finish the work in hand, commit its offsets and leave the group."""
+        self._loop = asyncio.get_running_loop()
+        thread = threading.Thread(target=self._poll, name=f"kafka {self._group}", daemon=True)
+        thread.start()
+        try:
+            while thread.is_alive():  # noqa: ASYNC110 - a thread has no event to wait on
+                await asyncio.sleep(5)
+            self._failure = self._failure or "the polling thread ended"
+            raise RuntimeError(self._failure)
+        finally:
+            self._stopping.set()
+            await asyncio.to_thread(thread.join, 25)
+
+    # -- the polling thread ---------------------------------------------------------------------------------------
+
+    def _poll(self) -> None:
+        assert self._loop is not None
+        consumer = self._consumer
+        try:
+            consumer.subscribe(
+                list(self._routes), on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost
+            )
+            while not self._stopping.is_set():
+                first = consumer.poll(1.0)
+                if first is None:
+                    continue
+                # poll() returns as soon as one is there; what else has arrived comes along without waiting.
+                batch = [first, *consumer.consume(self._batch - 1, 0)]
+                self._loop.call_soon_threadsafe(self._receive, batch)
+            self._finish_work()
+            consumer.close()
+        except KafkaException as error:
+            self._failure = f"kafka: {error}"
+            log.exception("kafka consumer failed", extra={"group": self._group})
+
+    def _assigned(self, _consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        log.info(
+            "partitions assigned",
+            extra={"group": self._group, "partitions": [f"{p.topic}/{p.partition}" for p in partitions]},
+        )
+
+    def _revoked(self, _consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        # Called in the polling thread: the next owner must not start before our work in hand is committed.
+        self._call(self._let_go, {(p.topic, p.partition) for p in partitions}, True)
+
+    def _lost(self, _consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self._call(self._let_go, {(p.topic, p.partition) for p in partitions}, False)
+
+    def _finish_work(self) -> None:
+        self._call(self._let_go, None, True)
+
+    def _call(self, what: Callable[..., Awaitable[None]], *args: Any) -> None:
+        assert self._loop is not None
+        future = asyncio.run_coroutine_threadsafe(_as_coroutine(what(*args)), self._loop)
+        try:
+            future.result(timeout=20)
+        except TimeoutError:
+            log.warning("work in hand did not end in time", extra={"group": self._group})
+
+    # -- the event loop -------------------------------------------------------------------------------------------
+
+    def _receive(self, messages: Sequence[KafkaMessage]) -> None:
+        for message in messages:
+            if (error := message.error()) is not None:
+                if error.code() not in (KafkaError._PARTITION_EOF,):
+                    log.warning("kafka", extra={"group": self._group, "error": str(error)})
+                continue
+            key = (message.topic(), message.partition())
+            partition = self._partitions.get(key)
+            if partition is None or partition.revoked:
+                partition = self._partitions[key] = _Partition(*key)
+            partition.buffer.append(message)
+            if partition.task is None and partition.stopped_by is None:
+                partition.task = asyncio.create_task(self._work(partition))
+            if len(partition.buffer) > _HIGH_WATER and not partition.paused:
+                self._pause(partition)
+
+    def _pause(self, partition: _Partition) -> None:
+        # pause() drops what the client has prefetched; it is fetched again after resume(), from the position that the
+        # application has reached, so nothing is skipped.
+        self._consumer.pause([TopicPartition(partition.topic, partition.number)])
+        partition.paused = True
+
+    def _resume(self, partition: _Partition) -> None:
+        self._consumer.resume([TopicPartition(partition.topic, partition.number)])
+        partition.paused = False
+
+    async def _let_go(self, keys: "set[tuple[str, int]] | None", finish: bool) -> None:
+        """Stop work on partitions (None: on all), after the batch in hand when `finish`."""
+        gone = [p for k, p in self._partitions.items() if keys is None or k in keys]
+        for partition in gone:
+            partition.revoked = True
+            partition.buffer.clear()
+        tasks = [p.task for p in gone if p.task is not None]
+        if tasks and finish:
+            await asyncio.wait(tasks, timeout=15)
+        for partition in gone:
+            self._partitions.pop((partition.topic, partition.number), None)
+
+    async def _work(self, partition: _Partition) -> None:
+        try:
+            while partition.buffer and not partition.revoked:
+                taken = [partition.buffer.popleft() for _ in range(min(self._batch, len(partition.buffer)))]
+                await self._handle_for_certain(partition, taken)
+                if partition.paused and not partition.revoked and len(partition.buffer) < _LOW_WATER:
+                    self._resume(partition)
+        except TooManyDead as error:
+            partition.stopped_by = str(error)
+            log.error(
+                "partition stopped",
+                extra={"topic": partition.topic, "partition": partition.number, "why": str(error)},
+            )
+        finally:
+            partition.task = None
+
+    async def _handle_for_certain(self, partition: _Partition, taken: Sequence[KafkaMessage]) -> None:
+        """Handle the batch, by whatever it takes: together, then one by one, waiting, dead-lettering."""
+        incoming: list[Incoming] = []
+        for message in taken:
+            decoded = await self._decode(message)
+            if decoded is not None:
+                incoming.append(decoded)
+        by_offset = {m.offset(): m for m in taken}
+        handler = self._routes[partition.topic][1]
+        pending: list[list[Incoming]] = [incoming] if incoming else []
+        pause, attempts = 0.1, 0
+        while pending:
+            if partition.revoked:
+                return
+            group = pending[0]
+            tracing.current.set(tracing.child_of(group[0].traceparent))
+            try:
+                await handler(group)
+                pending.pop(0)
+                self.handled += len(group)
+                pause, attempts = 0.1, 0
+                continue
+            except Poison as poison:
+                await self._bury_for_certain(by_offset[poison.incoming.offset], poison.code, poison.detail)
+                rest = [i for i in group if i is not poison.incoming]
+                pending[0:1] = [rest] if rest else []
+                continue
+            except self._later as error:
+                log.warning(
+                    "waiting",
+                    extra={
+                        "topic": partition.topic,
+                        "partition": partition.number,
+                        "error": repr(error),
+                        "pause_s": pause,
+                    },
+                )
+            except Exception as error:
+                # Not of the kinds that waiting cures: find the message that it is about, and bury it in the end.
+                log.exception("handler failed", extra={"topic": partition.topic, "messages": len(group)})
+                if len(group) > 1:
+                    pending[0:1] = [[i] for i in group]
+                    continue
+                attempts += 1
+                if attempts >= _LONE_ATTEMPTS:
+                    await self._bury_for_certain(by_offset[group[0].offset], "handler_failed", repr(error))
+                    pending.pop(0)
+                    pause, attempts = 0.1, 0
+                    continue
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, 10.0)
+        self._store(partition, taken[-1].offset() + 1)
+
+    def _store(self, partition: _Partition, offset: int) -> None:
+        if partition.revoked:
+            # The work is done and idempotent; its next owner repeats it.
+            return
+        try:
+            self._consumer.store_offsets(offsets=[TopicPartition(partition.topic, partition.number, offset)])
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError._STATE:
+                raise
+
+    async def _decode(self, message: KafkaMessage) -> Incoming | None:
+        headers = _text_headers(message)
+        type_name = headers.get("ce_type", "")
+        if message.value() is None or (type_name and not catalogue.knows(type_name)):
+            self.skipped += 1
+            log.info("unknown type skipped", extra={"topic": message.topic(), "type": type_name})
+            return None
+        try:
+            if not type_name:
+                raise msgspec.ValidationError("no ce_type header")
+            body = catalogue.decode(type_name, message.value())
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            await self._bury_for_certain(message, "malformed", str(error))
+            return None
+        return Incoming(
+            topic=message.topic(),
+            partition=message.partition(),
+            offset=message.offset(),
+            key=(message.key() or b"").decode(errors="replace"),
+            type=type_name,
+            message_id=headers.get("ce_id", ""),
+            traceparent=headers.get("traceparent"),
+            body=body,
+        )
+
+    async def _bury_for_certain(self, message: KafkaMessage, code: str, detail: str) -> None:
+        """Put the message into its topic's dead-letter topic, as it was, with the reason in headers.
+
+        Raises TooManyDead past the limit: then the fault is most likely ours, and the topic must not be emptied."""
+        now = time.monotonic()
+        while self._dead_at and self._dead_at[0] < now - 60:
+            self._dead_at.popleft()
+        if len(self._dead_at) >= _DEAD_PER_MINUTE:
+            raise TooManyDead(f"{_DEAD_PER_MINUTE} messages a minute could not be handled, the last: {code}: {detail}")
+        self._dead_at.append(now)
+        topic = self._routes[message.topic()][0]
+        headers: dict[str, str | bytes] = {k: v for k, v in message.headers() or [] if v is not None}
+        headers |= {
+            "dead_reason": code,
+            "dead_detail": detail[:2000],
+            "dead_group": self._group,
+            "dead_source": f"{message.topic()}/{message.partition()}/{message.offset()}",
+            "dead_at": utc_now().isoformat(),
+        }
+        key = message.key().decode(errors="replace") if message.key() is not None else None
+        pause = 0.1
+        while True:
+            try:
+                await self._publisher.publish([OutgoingRecord(topic.dead, key, message.value(), headers)])
+                break
+            except NotPublished:
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, 10.0)
+        self.dead += 1
+        log.error("dead-lettered", extra={"source": headers["dead_source"], "code": code, "detail": detail[:500]})
+
+
+def _text_headers(message: KafkaMessage) -> dict[str, str]:
+    return {k: v.decode(errors="replace") for k, v in message.headers() or [] if isinstance(v, bytes)}
+
+
+async def _as_coroutine(awaitable: Awaitable[None]) -> None:
+    await awaitable

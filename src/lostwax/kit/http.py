@@ -1,0 +1,314 @@
+"""HTTP: Starlette with msgspec bodies, problem+json for every error, health, OpenAPI from the same declarations."""
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from lostwax.kit import tracing
+from lostwax.kit.coalescer import Overloaded
+from lostwax.kit.postgres import UNREACHABLE
+from lostwax.kit.problems import Problem, ProblemBody, try_later
+
+log = logging.getLogger(__name__)
+
+BODY_LIMIT = 64 * 1024
+"""Largest request body, bytes; models go to S3 by presigned links, not through here."""
+
+_ENCODER = msgspec.json.Encoder()
+Endpoint = Callable[..., Awaitable[Response]]
+Check = Callable[[], Awaitable[str | None]]
+"""A readiness check: None when well, else what is wrong."""
+
+
+class Parameter(msgspec.Struct, frozen=True):
+    """A query or header parameter, for OpenAPI; the endpoint reads it itself by `query`."""
+
+    name: str
+    where: str
+    schema: dict[str, Any]
+    description: str
+    required: bool = False
+
+
+class Operation(msgspec.Struct, frozen=True):
+    """One route. `body` is decoded strictly before `endpoint(request, body)`; without it `endpoint(request)`.
+
+    `answers` maps status to the answer's struct (None: no JSON body); `problems` maps status to when it comes.
+    """
+
+    method: str
+    path: str
+    endpoint: Endpoint
+    summary: str
+    answers: Mapping[int, Any]
+    problems: Mapping[int, str] = {}
+    body: type[msgspec.Struct] | None = None
+    parameters: tuple[Parameter, ...] = ()
+    auth: str | None = None
+
+
+def answer(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(_ENCODER.encode(value), status_code=status, media_type="application/json", headers=headers)
+
+
+def path_uuid(request: Request, name: str, what: str) -> UUID:
+    """The path parameter as a UUID; what is no UUID is no known thing either: 404."""
+    try:
+        return UUID(request.path_params[name])
+    except ValueError:
+        raise Problem(404, "not-found", f"No such {what}", f"{name} must be a UUID.") from None
+
+
+def query(request: Request, name: str, type_: Any, default: Any) -> Any:
+    """A query parameter converted to a type, or `default`. 400 names the parameter."""
+    text = request.query_params.get(name)
+    if text is None:
+        return default
+    try:
+        return msgspec.convert(text, type_, strict=False)
+    except msgspec.ValidationError as error:
+        raise Problem(400, "bad-parameter", "A query parameter is wrong", f"{name}: {error}") from None
+
+
+def bearer(request: Request) -> str | None:
+    scheme, _, credential = request.headers.get("authorization", "").partition(" ")
+    return credential.strip() or None if scheme.lower() == "bearer" else None
+
+
+def build_app(
+    name: str,
+    operations: Sequence[Operation],
+    *,
+    checks: Mapping[str, Check],
+    extra_routes: Sequence[BaseRoute] = (),
+    description: str = "",
+) -> ASGIApp:
+    """The service's ASGI application: its operations, health, OpenAPI at /openapi.json, problems for every error."""
+
+    async def live(_: Request) -> Response:
+        return answer({"service": name, "live": True})
+
+    async def ready(_: Request) -> Response:
+        results = {check_name: await check() for check_name, check in checks.items()}
+        well = all(trouble is None for trouble in results.values())
+        return answer(
+            {"service": name, "ready": well, "checks": {k: v or "ok" for k, v in results.items()}},
+            200 if well else 503,
+        )
+
+    document = _ENCODER.encode(openapi(name, operations, description))
+
+    async def openapi_document(_: Request) -> Response:
+        return Response(document, media_type="application/json")
+
+    app = Starlette(
+        routes=[
+            Route("/health/live", live),
+            Route("/health/ready", ready),
+            Route("/openapi.json", openapi_document),
+            *[Route(o.path, _adapted(o), methods=[o.method]) for o in operations],
+            *extra_routes,
+        ],
+        exception_handlers={
+            Problem: lambda _, error: error.response(),
+            HTTPException: _http_exception,
+            Overloaded: lambda _, error: try_later(
+                "More orders arrive than can be stored at once. Nothing was stored; send it again.",
+                after_s=error.retry_after_s,
+            ).response(),
+        },
+    )
+    return TraceMiddleware(app, name)
+
+
+def _http_exception(_: Request, error: Any) -> Response:
+    titles = {
+        404: ("not-found", "No such page"),
+        405: ("method-not-allowed", "This method is not offered here"),
+    }
+    code, title = titles.get(error.status_code, ("http-error", str(error.detail)))
+    return Problem(error.status_code, code, title, headers=dict(error.headers or {})).response()
+
+
+def _adapted(operation: Operation) -> Callable[[Request], Awaitable[Response]]:
+    endpoint, body_type = operation.endpoint, operation.body
+    if body_type is None:
+
+        async def without_body(request: Request) -> Response:
+            response: Response = await endpoint(request)
+            return response
+
+        return without_body
+    decoder = msgspec.json.Decoder(body_type)
+
+    async def with_body(request: Request) -> Response:
+        raw = await read_body(request)
+        try:
+            body = decoder.decode(raw)
+        except msgspec.ValidationError as error:
+            raise Problem(422, "invalid-body", "The body does not fit", str(error)) from None
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise Problem(400, "not-json", "The body is not JSON", str(error)) from None
+        response: Response = await endpoint(request, body)
+        return response
+
+    return with_body
+
+
+async def read_body(request: Request, limit: int = BODY_LIMIT) -> bytes:
+    """The request's body. 413 as soon as it is known to be over `limit` bytes, 415 for another type than JSON."""
+    content_type = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
+    if content_type != "application/json":
+        raise Problem(415, "not-json", "Send JSON", f"Content-Type is {content_type}; send application/json.")
+    too_large = Problem(413, "body-too-large", "The body is too large", f"At most {limit} bytes are taken here.")
+    declared = request.headers.get("content-length", "")
+    if declared.isdigit() and int(declared) > limit:
+        raise too_large
+    chunks: list[bytes] = []
+    total = 0
+    try:
+        async for chunk in request.stream():
+            total += len(chunk)
+            if total > limit:
+                raise too_large
+            chunks.append(chunk)
+    except ClientDisconnect:
+        raise Problem(400, "incomplete-body", "The body ended early") from None
+    return b"".join(chunks)
+
+
+class TraceMiddleware:
+    """Joins or starts the trace of a request, and turns what nobody foresaw into a logged 500 or 503 problem."""
+
+    def __init__(self, app: ASGIApp, service: str) -> None:
+        self._app, self._service = app, service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        incoming = next((v.decode("latin-1") for k, v in scope["headers"] if k == b"traceparent"), None)
+        traceparent = tracing.child_of(incoming)
+        token = tracing.current.set(traceparent)
+        started = False
+
+        async def send_traced(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                message["headers"] = [*message["headers"], (b"traceparent", traceparent.encode())]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_traced)
+        except Exception as error:
+            problem = self._foreseen(error, scope)
+            if started:
+                raise
+            await problem.response()(scope, receive, send_traced)
+        finally:
+            tracing.current.reset(token)
+
+    def _foreseen(self, error: Exception, scope: Scope) -> Problem:
+        where = {"method": scope["method"], "path": scope["path"]}
+        if isinstance(error, UNREACHABLE):
+            log.warning("database away", extra=where | {"error": repr(error)})
+            return try_later(
+                "The database does not answer. Nothing was stored; send it again.",
+                after_s=2,
+                code="unavailable",
+            )
+        log.error("request failed", extra=where, exc_info=error)
+        return Problem(500, "internal", "Something went wrong here", "It is logged under this trace; send it again.")
+
+
+def openapi(name: str, operations: Sequence[Operation], description: str) -> dict[str, Any]:
+    """The OpenAPI 3.1 document of a service, from its operations."""
+    structs: set[Any] = {ProblemBody}
+    for operation in operations:
+        structs.update(t for t in (operation.body, *operation.answers.values()) if t is not None)
+    ordered = sorted(structs, key=str)
+    schemas, components = msgspec.json.schema_components(ordered, ref_template="#/components/schemas/{name}")
+    schema_of = dict(zip(ordered, schemas, strict=True))
+    paths: dict[str, dict[str, Any]] = {}
+    for operation in operations:
+        entry: dict[str, Any] = {
+            "summary": operation.summary,
+            "operationId": operation.endpoint.__name__,
+            "responses": _responses(operation, schema_of),
+        }
+        parameters = [
+            {
+                "name": part[1:-1].partition(":")[0],
+                "in": "path",
+                "required": True,
+                "schema": {"type": "string"},
+            }
+            for part in operation.path.split("/")
+            if part.startswith("{")
+        ]
+        parameters += [
+            {
+                "name": p.name,
+                "in": p.where,
+                "required": p.required,
+                "schema": p.schema,
+                "description": p.description,
+            }
+            for p in operation.parameters
+        ]
+        if parameters:
+            entry["parameters"] = parameters
+        if operation.body is not None:
+            entry["requestBody"] = {
+                "required": True,
+                "content": {"application/json": {"schema": schema_of[operation.body]}},
+            }
+        if operation.auth is not None:
+            entry["security"] = [{operation.auth: []}]
+        paths.setdefault(operation.path.replace(":path}", "}"), {})[operation.method.lower()] = entry
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": f"Lostwax {name}", "version": "1", "description": description},
+        "paths": paths,
+        "components": {
+            "schemas": components,
+            "securitySchemes": {
+                auth: {"type": "http", "scheme": "bearer", "description": auth}
+                for auth in sorted({o.auth for o in operations if o.auth})
+            },
+        },
+    }
+
+
+def _responses(operation: Operation, schema_of: Mapping[Any, Any]) -> dict[str, Any]:
+    responses: dict[str, Any] = {}
+    for status, struct in operation.answers.items():
+        content = {} if struct is None else {"content": {"application/json": {"schema": schema_of[struct]}}}
+        responses[str(status)] = {"description": "done", **content}
+    problems = dict(operation.problems)
+    if operation.body is not None:
+        problems |= {
+            400: "not JSON",
+            413: "body too large",
+            415: "not application/json",
+            422: problems.get(422, "does not fit"),
+        }
+    if operation.auth is not None:
+        problems |= {401: "no or unknown credentials"}
+    problems |= {503: problems.get(503, "something needed is away; see Retry-After")}
+    for status, when in problems.items():
+        responses[str(status)] = {
+            "description": when,
+            "content": {"application/problem+json": {"schema": schema_of[ProblemBody]}},
+        }
+    return responses

@@ -1,0 +1,143 @@
+"""S3: the data path by obstore, presigned links by botocore (which binds headers to the signature)."""
+
+import base64
+import hashlib
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import obstore
+from botocore.config import Config
+from botocore.session import get_session
+from obstore.exceptions import BaseError, NotFoundError
+from obstore.store import S3Store
+
+LINK_LIFETIME_S = 15 * 60
+
+
+class S3Settings(msgspec.Struct, frozen=True):
+    endpoint: str
+    access_key: str
+    secret_key: str
+
+
+class StorageAway(Exception):
+    """S3 does not answer, or not sensibly; worth trying again later."""
+
+
+class NoSuchObject(Exception):
+    """There is no object under this key."""
+
+
+class TooLong(Exception):
+    """The object is longer than was announced."""
+
+
+class PresignedUpload(msgspec.Struct, frozen=True):
+    """How to upload: the method, the link, and headers that must be sent exactly as given."""
+
+    method: str
+    url: str
+    headers: dict[str, str]
+    expires_in_s: int
+
+
+class Bucket:
+    """One bucket under one identity."""
+
+    def __init__(self, settings: S3Settings, name: str) -> None:
+        self.name = name
+        self._settings = settings
+        self._store = S3Store(
+            name,
+            endpoint=settings.endpoint,
+            access_key_id=settings.access_key,
+            secret_access_key=settings.secret_key,
+            region="us-east-1",
+            virtual_hosted_style_request=False,
+            client_options={"allow_http": True, "timeout": "60s", "connect_timeout": "3s"},
+            retry_config={"max_retries": 2, "retry_timeout": timedelta(seconds=10)},
+        )
+        self._presigner: Any = None
+
+    def presign_put(self, key: str, *, size_bytes: int, sha256: str) -> PresignedUpload:
+        """A link that takes exactly this file: key, length and sha-256 are bound, for fifteen minutes.
+
+        Signs locally; no network.
+        """
+        if self._presigner is None:
+            self._presigner = get_session().create_client(
+                "s3",
+                region_name="us-east-1",
+                endpoint_url=self._settings.endpoint,
+                aws_access_key_id=self._settings.access_key,
+                aws_secret_access_key=self._settings.secret_key,
+                config=Config(signature_version="s3v4", s3={"addressing_style": "path"}),
+            )
+        checksum = base64.b64encode(bytes.fromhex(sha256)).decode()
+        url = self._presigner.generate_presigned_url(
+            "put_object",
+            Params={"Bucket": self.name, "Key": key, "ContentLength": size_bytes, "ChecksumSHA256": checksum},
+            ExpiresIn=LINK_LIFETIME_S,
+        )
+        return PresignedUpload(
+            method="PUT",
+            url=url,
+            headers={"Content-Length": str(size_bytes), "x-amz-checksum-sha256": checksum},
+            expires_in_s=LINK_LIFETIME_S,
+        )
+
+    async def size(self, key: str) -> int | None:
+        """Length of the object in bytes, or None when there is none. Raises StorageAway."""
+        try:
+            return (await obstore.head_async(self._store, key))["size"]
+        except (NotFoundError, FileNotFoundError):
+            return None
+        except BaseError as error:
+            raise StorageAway(str(error)) from error
+
+    async def download(self, key: str, target: Path, *, at_most: int) -> str:
+        """Write the object to `target` and return the sha-256 of what was written.
+
+        Raises NoSuchObject, TooLong past `at_most` bytes, StorageAway.
+        """
+        digest = hashlib.sha256()
+        written = 0
+        try:
+            result = await obstore.get_async(self._store, key)
+            with target.open("wb") as file:
+                async for chunk in result.stream(min_chunk_size=4 * 1024 * 1024):
+                    written += len(chunk)
+                    if written > at_most:
+                        raise TooLong(f"{key} is longer than {at_most} bytes")
+                    digest.update(chunk)
+                    file.write(chunk)
+        except (NotFoundError, FileNotFoundError):
+            raise NoSuchObject(key) from None
+        except BaseError as error:
+            raise StorageAway(str(error)) from error
+        return digest.hexdigest()
+
+    async def upload(self, key: str, source: Path) -> None:
+        """Store the file under `key`, replacing what is there. Raises StorageAway."""
+        try:
+            await obstore.put_async(self._store, key, source)
+        except BaseError as error:
+            raise StorageAway(str(error)) from error
+
+    async def delete(self, key: str) -> None:
+        """Delete the object; none there is fine. Raises StorageAway."""
+        try:
+            await obstore.delete_async(self._store, key)
+        except (NotFoundError, FileNotFoundError):
+            return
+        except BaseError as error:
+            raise StorageAway(str(error)) from error
+
+    async def keys(self) -> AsyncIterator[str]:
+        """Every key in the bucket."""
+        async for page in obstore.list(self._store):
+            for entry in page:
+                yield entry["path"]

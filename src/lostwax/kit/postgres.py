@@ -1,0 +1,98 @@
+"""PostgreSQL: pools, and numbered plain-SQL migrations applied under an advisory lock."""
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import asyncpg
+
+log = logging.getLogger(__name__)
+
+Connection = asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
+Pool = asyncpg.Pool[asyncpg.Record]
+
+KIT_MIGRATIONS = Path(__file__).parent / "migrations"
+_MIGRATION_LOCK = 7_300_001
+
+UNREACHABLE: tuple[type[BaseException], ...] = (
+    OSError,  # refused, reset, timed out (TimeoutError is one)
+    asyncpg.InterfaceError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.OperatorInterventionError,  # shutting down, starting up
+    asyncpg.InsufficientResourcesError,  # too many connections, disk full
+    asyncpg.SerializationError,
+    asyncpg.DeadlockDetectedError,
+    asyncpg.LockNotAvailableError,
+    asyncpg.QueryCanceledError,
+)
+"""What the database says when it is not the statement's fault: worth trying again later, unchanged."""
+
+
+class MigrationMismatch(Exception):
+    """A migration that was applied has been edited since. Write a new one instead."""
+
+
+async def open_pool(dsn: str, *, name: str, size: int = 10) -> Pool:
+    """A pool of at most `size` connections that is opened lazily, so a service can start before its database."""
+    return await asyncpg.create_pool(
+        dsn,
+        min_size=0,
+        max_size=size,
+        command_timeout=30,
+        timeout=5,
+        server_settings={"application_name": name, "jit": "off"},
+    )
+
+
+async def migrate(dsn: str, folder: Path, *, wait_s: float = 60) -> int:
+    """Apply the kit's migrations and then those of `folder` that are new; returns how many were.
+
+    Files are named `NNNN_what_it_does.sql` and run in order, each in a transaction of its own. Waits up to `wait_s`
+    seconds for a database that is still starting. Raises MigrationMismatch when an applied file was edited.
+    """
+    connection = await _connect_patiently(dsn, wait_s)
+    try:
+        await connection.execute("SET lock_timeout = '10s'")
+        await connection.execute("SELECT pg_advisory_lock($1)", _MIGRATION_LOCK)
+        await connection.execute(
+            "CREATE TABLE IF NOT EXISTS schema_migrations (name text PRIMARY KEY, checksum text NOT NULL,"
+            " applied_at timestamptz NOT NULL DEFAULT now())"
+        )
+        applied = {
+            r["name"]: r["checksum"] for r in await connection.fetch("SELECT name, checksum FROM schema_migrations")
+        }
+        count = 0
+        for name, path in [*_numbered("kit", KIT_MIGRATIONS), *_numbered("service", folder)]:
+            sql = path.read_text()
+            checksum = hashlib.sha256(sql.encode()).hexdigest()
+            if name in applied:
+                if applied[name] != checksum:
+                    raise MigrationMismatch(f"{name} was applied with another content; write a new migration")
+                continue
+            async with connection.transaction():
+                await connection.execute(sql)
+                await connection.execute(
+                    "INSERT INTO schema_migrations (name, checksum) VALUES ($1, $2)", name, checksum
+                )
+            count += 1
+            log.info("migrated", extra={"migration": name})
+        return count
+    finally:
+        await connection.close()
+
+
+def _numbered(set_name: str, folder: Path) -> Sequence[tuple[str, Path]]:
+    return [(f"{set_name}/{path.name}", path) for path in sorted(folder.glob("[0-9]*.sql"))]
+
+
+async def _connect_patiently(dsn: str, wait_s: float) -> asyncpg.Connection[asyncpg.Record]:
+    deadline = asyncio.get_running_loop().time() + wait_s
+    while True:
+        try:
+            return await asyncpg.connect(dsn, timeout=5)
+        except UNREACHABLE:
+            if asyncio.get_running_loop().time() > deadline:
+                raise
+            await asyncio.sleep(0.3)

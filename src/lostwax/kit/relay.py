@@ -1,0 +1,138 @@
+"""The relay: carries outbox rows to Kafka, in order for each key, and deletes them only after the acknowledgement.
+
+One relay at a time for each database, by a session's advisory lock; others wait for the lock. A relay that loses its
+connection loses the lock, so at worst two publish the same rows: readers are ready for repeated messages.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+
+import asyncpg
+
+from lostwax.contracts import catalogue
+from lostwax.contracts.topics import Topic
+from lostwax.kit.kafka import NotPublished, OutgoingRecord, Publisher
+from lostwax.kit.postgres import UNREACHABLE
+from lostwax.kit.publishing import PublishingLimits, TokenBucket
+
+log = logging.getLogger(__name__)
+
+_RELAY_LOCK = 7_300_002
+_BATCH = 1000
+_SAFETY_POLL_S = 30.0
+
+
+class Relay:
+    """Relay of one database. `share` is its part of a topic's rate when several relays of a service divide it."""
+
+    def __init__(
+        self,
+        dsn: str,
+        *,
+        service: str,
+        topics: Sequence[Topic],
+        publisher: Publisher,
+        limits: PublishingLimits,
+        share: float = 1.0,
+        name: str | None = None,
+    ) -> None:
+        self._dsn = dsn
+        self._service = service
+        self._name = name or service
+        self._topics = [t.name for t in topics]
+        self._publisher = publisher
+        self._limits = limits
+        self._share = share
+        self._wake = asyncio.Event()
+        self._buckets: dict[str, TokenBucket] = {}
+        self.published = 0
+        self.active = False
+        limits.on_change(self._wake.set)
+
+    async def run(self) -> None:
+        """Publish until cancelled; database and broker may come and go."""
+        pause = 0.1
+        while True:
+            try:
+                await self._hold_lock_and_publish()
+            except UNREACHABLE as error:
+                log.warning("relay: database away", extra={"relay": self._name, "error": repr(error)})
+            except NotPublished as error:
+                log.warning("relay: broker away", extra={"relay": self._name, "error": str(error)})
+            finally:
+                self.active = False
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, 2.0)
+
+    async def _hold_lock_and_publish(self) -> None:
+        connection = await asyncpg.connect(
+            self._dsn, timeout=5, server_settings={"application_name": f"relay {self._name}", "jit": "off"}
+        )
+        try:
+            await connection.add_listener("outbox", lambda *_: self._wake.set())
+            connection.add_termination_listener(lambda *_: self._wake.set())
+            await connection.execute("SELECT pg_advisory_lock($1)", _RELAY_LOCK)
+            self.active = True
+            while True:
+                self._wake.clear()
+                busy, next_token_s = False, _SAFETY_POLL_S
+                for topic in self._topics:
+                    sent, wait_s = await self._publish_some(connection, topic)
+                    busy = busy or sent == _BATCH
+                    next_token_s = min(next_token_s, wait_s)
+                if not busy:
+                    await self._sleep(next_token_s)
+        finally:
+            await connection.close(timeout=2)
+
+    async def _sleep(self, seconds: float) -> None:
+        try:
+            await asyncio.wait_for(self._wake.wait(), seconds)
+        except TimeoutError:
+            return
+
+    async def _publish_some(self, connection: "asyncpg.Connection[asyncpg.Record]", topic: str) -> tuple[int, float]:
+        """Publish up to a batch of one topic; returns how many, and the seconds until more may be sent."""
+        now = time.monotonic()
+        bucket = self._bucket(topic, now)
+        allowed = bucket.available(now, _BATCH)
+        if allowed == 0:
+            wait_s = bucket.seconds_to_next()
+            return 0, _SAFETY_POLL_S if wait_s is None else max(wait_s, 0.02)
+        # No cursor is kept: a row whose transaction commits late has a low id and is simply first next time.
+        rows = await connection.fetch(
+            "SELECT id, partition, key, type, message_id, traceparent, payload, created_at"
+            " FROM outbox WHERE topic = $1 ORDER BY id LIMIT $2",
+            topic,
+            allowed,
+        )
+        if not rows:
+            return 0, _SAFETY_POLL_S
+        await self._publisher.publish(
+            [
+                OutgoingRecord(
+                    topic,
+                    r["key"],
+                    r["payload"],
+                    catalogue.cloud_headers(
+                        str(r["message_id"]), r["type"], self._service, r["created_at"], r["traceparent"]
+                    ),
+                    r["partition"],
+                )
+                for r in rows
+            ]
+        )
+        await connection.execute("DELETE FROM outbox WHERE topic = $1 AND id = ANY($2)", topic, [r["id"] for r in rows])
+        bucket.spend(len(rows))
+        self.published += len(rows)
+        wait_s = bucket.seconds_to_next() if len(rows) == allowed else None
+        return len(rows), _SAFETY_POLL_S if wait_s is None else max(wait_s, 0.02)
+
+    def _bucket(self, topic: str, now: float) -> TokenBucket:
+        limit = self._limits.of(topic)
+        bucket = self._buckets.get(topic)
+        if bucket is None or bucket.limit != limit:
+            bucket = self._buckets[topic] = TokenBucket(limit, self._share, now)
+        return bucket
