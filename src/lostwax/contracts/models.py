@@ -20,10 +20,14 @@ class ModelUploaded(msgspec.Struct, frozen=True):
 
 
 class ModelNeeded(msgspec.Struct, frozen=True):
-    """An order waits for a model. Answered by one ModelReady, at once or when the model has been stored."""
+    """An order waits for a model. Answered by one ModelReady, at once or when the model has been stored.
+
+    `account` is the order's: a transfer that failed for one account says nothing of another's upload.
+    """
 
     sha256: Sha256
     order_id: UUID
+    account: UUID
 
 
 class ModelStored(msgspec.Struct, frozen=True):

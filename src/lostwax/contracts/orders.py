@@ -141,7 +141,6 @@ class Order(msgspec.Struct, frozen=True):
     updated_at: datetime
     transition: Transition
     approve_up_to: Decimal | None = None
-    job_id: UUID | None = None
     quote: Quote | None = None
     failure: PriceFailure | None = None
     approved_at: datetime | None = None

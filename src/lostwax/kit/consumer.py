@@ -62,7 +62,7 @@ class Later(Exception):
 
 
 class TooManyDead(Exception):
-    """More messages than the limit were dead-lettered in a minute: the fault is not in the messages. The partition stops."""
+    """More messages than the limit were dead-lettered in a minute: the fault is not in them. The partition stops."""
 
 
 class _Partition:

@@ -46,8 +46,8 @@ async def open_pool(dsn: str, *, name: str, size: int = 10) -> Pool:
     )
 
 
-async def migrate(dsn: str, folder: Path, *, wait_s: float = 60) -> int:
-    """Apply the kit's migrations and then those of `folder` that are new; returns how many were.
+async def migrate(dsn: str, folder: Path | None, *, wait_s: float = 60) -> int:
+    """Apply the kit's migrations, then those of `folder` (if any), that are new; returns how many were.
 
     Files are named `NNNN_what_it_does.sql` and run in order, each in a transaction of its own. Waits up to `wait_s`
     seconds for a database that is still starting. Raises MigrationMismatch when an applied file was edited.
@@ -64,7 +64,7 @@ async def migrate(dsn: str, folder: Path, *, wait_s: float = 60) -> int:
             r["name"]: r["checksum"] for r in await connection.fetch("SELECT name, checksum FROM schema_migrations")
         }
         count = 0
-        for name, path in [*_numbered("kit", KIT_MIGRATIONS), *_numbered("service", folder)]:
+        for name, path in [*_numbered("kit", KIT_MIGRATIONS), *(_numbered("service", folder) if folder else ())]:
             sql = path.read_text()
             checksum = hashlib.sha256(sql.encode()).hexdigest()
             if name in applied:

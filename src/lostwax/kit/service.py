@@ -4,7 +4,7 @@ import asyncio
 import logging
 import signal
 from collections.abc import Coroutine, Sequence
-from contextlib import AsyncExitStack
+from contextlib import nullcontext
 from typing import Any
 
 import uvicorn
@@ -21,8 +21,6 @@ class _Server(uvicorn.Server):
         return
 
     def capture_signals(self) -> Any:
-        from contextlib import nullcontext
-
         return nullcontext()
 
 
@@ -33,10 +31,9 @@ async def serve(
     host: str,
     port: int,
     background: Sequence[tuple[str, Coroutine[Any, Any, None]]],
-    resources: AsyncExitStack,
 ) -> None:
     """Serve until SIGTERM or SIGINT, then stop in order: no new requests, finish requests, finish and commit
-    messages, close `resources`. A background task that ends by itself ends the service with an error."""
+    messages. A background task that ends by itself ends the service with an error."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for signal_number in (signal.SIGTERM, signal.SIGINT):
@@ -59,29 +56,28 @@ async def serve(
         )
     )
     failed: list[str] = []
-    async with resources:
-        tasks = [asyncio.create_task(work, name=task_name) for task_name, work in background]
+    tasks = [asyncio.create_task(work, name=task_name) for task_name, work in background]
 
-        def ended(task: "asyncio.Task[None]") -> None:
-            if not task.cancelled():
-                failed.append(task.get_name())
-                log.error("background task ended", extra={"task": task.get_name()}, exc_info=task.exception())
-                stop.set()
+    def ended(task: "asyncio.Task[None]") -> None:
+        if not task.cancelled():
+            failed.append(task.get_name())
+            log.error("background task ended", extra={"task": task.get_name()}, exc_info=task.exception())
+            stop.set()
 
-        for task in tasks:
-            task.add_done_callback(ended)
-        http = asyncio.create_task(server.serve(), name="http")
-        log.info("started", extra={"host": host, "port": port})
-        waiting = asyncio.create_task(stop.wait())
-        await asyncio.wait([http, waiting], return_when=asyncio.FIRST_COMPLETED)
-        server.should_exit = True
-        await asyncio.wait([http], timeout=15)
-        for task in reversed(tasks):
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks, timeout=30)
-        waiting.cancel()
-        log.info("stopped")
+    for task in tasks:
+        task.add_done_callback(ended)
+    http = asyncio.create_task(server.serve(), name="http")
+    log.info("started", extra={"host": host, "port": port})
+    waiting = asyncio.create_task(stop.wait())
+    await asyncio.wait([http, waiting], return_when=asyncio.FIRST_COMPLETED)
+    server.should_exit = True
+    await asyncio.wait([http], timeout=15)
+    for task in reversed(tasks):
+        task.cancel()
+    if tasks:
+        await asyncio.wait(tasks, timeout=30)
+    waiting.cancel()
+    log.info("stopped")
     if failed or (http.done() and not stop.is_set()):
         raise SystemExit(f"{name} stopped by itself: {failed or 'http'}")
 

@@ -1,0 +1,67 @@
+"""HTTP of Orders, for other services: one order and its history."""
+
+from uuid import UUID
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from lostwax.contracts.ids import bucket_of
+from lostwax.contracts.orders import Order
+from lostwax.kit.auth import ServiceVerifier
+from lostwax.kit.http import Operation, Parameter, answer, path_uuid, query
+from lostwax.kit.problems import Problem
+from lostwax.kit.service_calls import SERVICE_AUTH, calling_service
+from lostwax.kit.shards import ShardMap
+from lostwax.orders import store
+
+
+class History(msgspec.Struct, frozen=True):
+    """Versions of an order, oldest first, without gaps above the version asked after."""
+
+    versions: list[Order]
+
+
+def operations(shards: ShardMap, verifier: ServiceVerifier) -> list[Operation]:
+    def wanted(request: Request) -> UUID:
+        calling_service(verifier, request)
+        return path_uuid(request, "order_id", "order")
+
+    async def get_order(request: Request) -> Response:
+        order_id = wanted(request)
+        async with shards.of(bucket_of(order_id)).pool.acquire() as connection:
+            order = await store.order(connection, order_id)
+        if order is None:
+            raise Problem(404, "not-found", "No such order", "Orders has not received it (yet).")
+        return answer(order)
+
+    async def get_history(request: Request) -> Response:
+        order_id = wanted(request)
+        after = query(request, "after", int, 0)
+        async with shards.of(bucket_of(order_id)).pool.acquire() as connection:
+            versions = await store.history(connection, order_id, max(0, min(after, 2**31 - 1)), 100)
+        if not versions and after == 0:
+            raise Problem(404, "not-found", "No such order", "Orders has not received it (yet).")
+        return answer(History(versions))
+
+    return [
+        Operation(
+            "GET",
+            "/v1/orders/{order_id}",
+            get_order,
+            "One order as it is now",
+            {200: Order},
+            {404: "not received"},
+            auth=SERVICE_AUTH,
+        ),
+        Operation(
+            "GET",
+            "/v1/orders/{order_id}/history",
+            get_history,
+            "Versions of an order, oldest first, at most 100",
+            {200: History},
+            {400: "a parameter is wrong", 404: "not received"},
+            parameters=(Parameter("after", "query", {"type": "integer", "default": 0}, "versions above this one"),),
+            auth=SERVICE_AUTH,
+        ),
+    ]

@@ -1,0 +1,109 @@
+"""Orders, wired: the only place that reads settings and puts the parts together."""
+
+import os
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+from lostwax.contracts import topics
+from lostwax.kit import logs
+from lostwax.kit.auth import ServiceVerifier
+from lostwax.kit.clock import utc_now
+from lostwax.kit.consumer import Runner
+from lostwax.kit.http import build_app
+from lostwax.kit.kafka import Publisher
+from lostwax.kit.objects import Bucket, StorageAway
+from lostwax.kit.postgres import UNREACHABLE, migrate, open_pool
+from lostwax.kit.publishing import PublishingLimits
+from lostwax.kit.relay import Relay
+from lostwax.kit.service import run, serve
+from lostwax.kit.service_calls import publishing_operations
+from lostwax.kit.settings import read_settings
+from lostwax.kit.shards import Shard, ShardMap, assign_first_buckets
+from lostwax.orders import api, handlers, worker
+from lostwax.orders.settings import Settings
+
+WRITES = tuple(topic for topic in topics.ALL if "orders" in topic.written_by)
+
+
+async def serve_orders(settings: Settings) -> None:
+    logs.configure("orders", settings.log_level)
+    async with AsyncExitStack() as resources:
+        await migrate(settings.control_url, None)
+        control = await resources.enter_async_context(await open_pool(settings.control_url, name="orders", size=3))
+        shards = []
+        for number, url in enumerate(settings.shard_urls):
+            await migrate(url, Path(__file__).parent / "migrations")
+            pool = await resources.enter_async_context(await open_pool(url, name="orders", size=12))
+            async with pool.acquire() as connection:
+                await assign_first_buckets(connection, number, len(settings.shard_urls))
+            shards.append(Shard(number, url, pool))
+        shard_map = ShardMap(shards)
+        await shard_map.reload()
+        buckets: dict[str, Bucket] = {}
+
+        def staging(name: str) -> Bucket:
+            return buckets.setdefault(name, Bucket(settings.s3, name))
+
+        orders = handlers.Orders(
+            shard_map,
+            models=Bucket(settings.s3, settings.models_bucket),
+            staging=staging,
+            tariff=handlers.load_tariff(settings.tariff),
+            now=utc_now,
+            largest_model_bytes=settings.largest_model_bytes,
+        )
+        limits = PublishingLimits(settings.control_url)
+        relays = [
+            Relay(
+                shard.dsn,
+                service="orders",
+                name=f"orders shard {shard.number}",
+                topics=WRITES,
+                publisher=Publisher(settings.kafka_bootstrap, client_id=f"orders-relay-{shard.number}"),
+                limits=limits,
+                share=1 / len(shards),
+            )
+            for shard in shards
+        ]
+        runner = Runner(
+            settings.kafka_bootstrap,
+            group="orders",
+            routes=worker.routes(orders),
+            publisher=Publisher(settings.kafka_bootstrap, client_id="orders-dead"),
+            later=(*UNREACHABLE, StorageAway),
+        )
+        verifier = ServiceVerifier("orders", settings.service_keys)
+
+        async def shards_answer() -> str | None:
+            away = []
+            for shard in shards:
+                try:
+                    await shard.pool.fetchval("SELECT 1")
+                except UNREACHABLE as error:
+                    away.append(f"shard {shard.number}: {error!r}")
+            return "; ".join(away) or None
+
+        async def consumes() -> str | None:
+            return runner.readiness
+
+        app = build_app(
+            "orders",
+            [*api.operations(shard_map, verifier), *publishing_operations(WRITES, limits, control, verifier)],
+            checks={"shards": shards_answer, "kafka": consumes},
+            description="Orders, for other services of Lostwax.",
+        )
+        await serve(
+            "orders",
+            app,
+            host=settings.http_host,
+            port=settings.http_port,
+            background=[
+                ("publishing limits", limits.run()),
+                *[(f"relay {s.number}", r.run()) for s, r in zip(shards, relays, strict=True)],
+                ("consumer", runner.run()),
+            ],
+        )
+
+
+def main() -> None:
+    run(serve_orders(read_settings(Settings, os.environ)))

@@ -1,0 +1,229 @@
+"""SQL of Orders. Every function takes a connection and works in its caller's transaction."""
+
+from collections.abc import Iterable, Sequence
+from uuid import UUID
+
+import msgspec
+
+from lostwax.contracts.orders import Command, Order, Outcome, PriceFailure
+from lostwax.kit.postgres import Connection
+
+_encode = msgspec.json.Encoder().encode
+_order = msgspec.json.Decoder(Order)
+_command = msgspec.json.Decoder(Command)
+_failure = msgspec.json.Decoder(PriceFailure)
+
+
+class Entry(msgspec.Struct):
+    """An order as stored: what the world sees, and the price job whose result counts."""
+
+    order: Order
+    price_job_id: UUID | None
+
+
+def _text(value: object) -> str:
+    return _encode(value).decode()
+
+
+async def insert_orders(connection: Connection, entries: Sequence[Entry]) -> set[UUID]:
+    """Insert version 1 of orders; those that exist are left as they are. Returns the ids that are new."""
+    ordered = sorted(entries, key=lambda e: e.order.order_id)
+    rows = await connection.fetch(
+        """
+        INSERT INTO orders (order_id, version, status, account, channel, model_sha256, price_job_id,
+                            submitted_at, status_since, body)
+        SELECT * FROM unnest($1::uuid[], $2::int[], $3::text[], $4::uuid[], $5::text[], $6::text[], $7::uuid[],
+                             $8::timestamptz[], $9::timestamptz[], $10::jsonb[])
+        ON CONFLICT (order_id) DO NOTHING
+        RETURNING order_id
+        """,
+        [e.order.order_id for e in ordered],
+        [e.order.version for e in ordered],
+        [e.order.status.value for e in ordered],
+        [e.order.account for e in ordered],
+        [e.order.channel for e in ordered],
+        [e.order.specification.model.sha256 for e in ordered],
+        [e.price_job_id for e in ordered],
+        [e.order.submitted_at for e in ordered],
+        [e.order.updated_at for e in ordered],
+        [_text(e.order) for e in ordered],
+    )
+    return {UUID(int=r["order_id"].int) for r in rows}
+
+
+async def lock_orders(connection: Connection, order_ids: Iterable[UUID]) -> dict[UUID, Entry]:
+    """Read orders and hold their rows, in the order of id, until the transaction ends. Unknown ids are absent."""
+    rows = await connection.fetch(
+        "SELECT body, price_job_id FROM orders WHERE order_id = ANY($1) ORDER BY order_id FOR NO KEY UPDATE",
+        sorted(set(order_ids)),
+    )
+    entries = [Entry(_order.decode(r["body"]), r["price_job_id"]) for r in rows]
+    return {e.order.order_id: e for e in entries}
+
+
+async def update_orders(connection: Connection, entries: Sequence[Entry]) -> None:
+    """Write the last state of locked orders: at most one row for each order, or UPDATE .. FROM would apply one."""
+    if not entries:
+        return
+    ids = [e.order.order_id for e in entries]
+    assert len(set(ids)) == len(ids), "two rows of one order in a flush"
+    await connection.execute(
+        """
+        UPDATE orders AS o
+        SET version = n.version, status = n.status, model_sha256 = n.model_sha256, price_job_id = n.price_job_id,
+            status_since = CASE WHEN o.status = n.status THEN o.status_since ELSE n.at END, body = n.body
+        FROM unnest($1::uuid[], $2::int[], $3::text[], $4::text[], $5::uuid[], $6::timestamptz[], $7::jsonb[])
+             AS n(order_id, version, status, model_sha256, price_job_id, at, body)
+        WHERE o.order_id = n.order_id
+        """,
+        ids,
+        [e.order.version for e in entries],
+        [e.order.status.value for e in entries],
+        [e.order.specification.model.sha256 for e in entries],
+        [e.price_job_id for e in entries],
+        [e.order.updated_at for e in entries],
+        [_text(e.order) for e in entries],
+    )
+
+
+async def insert_history(connection: Connection, versions: Sequence[Order]) -> None:
+    """Keep every version for ever. A version that exists already is an error: two writers changed one order."""
+    if not versions:
+        return
+    await connection.execute(
+        """
+        INSERT INTO order_history (order_id, version, status, at, body)
+        SELECT * FROM unnest($1::uuid[], $2::int[], $3::text[], $4::timestamptz[], $5::jsonb[])
+        """,
+        [o.order_id for o in versions],
+        [o.version for o in versions],
+        [o.status.value for o in versions],
+        [o.updated_at for o in versions],
+        [_text(o) for o in versions],
+    )
+
+
+async def order(connection: Connection, order_id: UUID) -> Order | None:
+    body = await connection.fetchval("SELECT body FROM orders WHERE order_id = $1", order_id)
+    return None if body is None else _order.decode(body)
+
+
+async def history(connection: Connection, order_id: UUID, after_version: int, most: int) -> list[Order]:
+    """Versions of an order above `after_version`, oldest first."""
+    rows = await connection.fetch(
+        "SELECT body FROM order_history WHERE order_id = $1 AND version > $2 ORDER BY version LIMIT $3",
+        order_id,
+        after_version,
+        most,
+    )
+    return [_order.decode(r["body"]) for r in rows]
+
+
+async def decided_commands(connection: Connection, command_ids: Iterable[UUID]) -> set[UUID]:
+    """Which of these commands have been decided or are waiting for their order."""
+    rows = await connection.fetch(
+        """
+        SELECT command_id FROM commands WHERE command_id = ANY($1)
+        UNION ALL SELECT command_id FROM early_commands WHERE command_id = ANY($1)
+        """,
+        list(command_ids),
+    )
+    return {UUID(int=r["command_id"].int) for r in rows}
+
+
+async def insert_outcomes(connection: Connection, outcomes: Sequence[Outcome]) -> None:
+    if not outcomes:
+        return
+    await connection.execute(
+        """
+        INSERT INTO commands (command_id, order_id, accepted, version, code, decided_at)
+        SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::bool[], $4::int[], $5::text[], $6::timestamptz[])
+        """,
+        [o.command_id for o in outcomes],
+        [o.order_id for o in outcomes],
+        [o.accepted for o in outcomes],
+        [o.version for o in outcomes],
+        [o.code for o in outcomes],
+        [o.at for o in outcomes],
+    )
+
+
+async def keep_early_commands(connection: Connection, commands: Sequence[Command]) -> None:
+    if not commands:
+        return
+    await connection.execute(
+        """
+        INSERT INTO early_commands (command_id, order_id, body)
+        SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::jsonb[])
+        ON CONFLICT (command_id) DO NOTHING
+        """,
+        [c.command_id for c in commands],
+        [c.order_id for c in commands],
+        [_text(c) for c in commands],
+    )
+
+
+async def take_early_commands(connection: Connection, order_ids: Iterable[UUID]) -> list[Command]:
+    """Remove and return the commands that waited for these orders, in the order in which they came."""
+    rows = await connection.fetch(
+        "WITH taken AS (DELETE FROM early_commands WHERE order_id = ANY($1) RETURNING body, received_at)"
+        " SELECT body FROM taken ORDER BY received_at",
+        list(order_ids),
+    )
+    return [_command.decode(r["body"]) for r in rows]
+
+
+async def stored_models(connection: Connection, digests: Iterable[str]) -> set[str]:
+    rows = await connection.fetch("SELECT sha256 FROM models WHERE sha256 = ANY($1)", list(set(digests)))
+    return {r["sha256"] for r in rows}
+
+
+async def insert_model(connection: Connection, sha256: str, size_bytes: int) -> None:
+    await connection.execute(
+        "INSERT INTO models (sha256, size_bytes) VALUES ($1, $2) ON CONFLICT DO NOTHING", sha256, size_bytes
+    )
+
+
+async def set_refusal(connection: Connection, sha256: str, account: UUID, failure: PriceFailure | None) -> None:
+    """Remember why this account's upload was refused, or (None) that the refusal is over."""
+    if failure is None:
+        await connection.execute("DELETE FROM model_refusals WHERE sha256 = $1 AND account = $2", sha256, account)
+        return
+    await connection.execute(
+        "INSERT INTO model_refusals (sha256, account, failure) VALUES ($1, $2, $3)"
+        " ON CONFLICT (sha256, account) DO UPDATE SET failure = excluded.failure, refused_at = now()",
+        sha256,
+        account,
+        _text(failure),
+    )
+
+
+async def refusal(connection: Connection, sha256: str, account: UUID) -> PriceFailure | None:
+    text = await connection.fetchval(
+        "SELECT failure FROM model_refusals WHERE sha256 = $1 AND account = $2", sha256, account
+    )
+    return None if text is None else _failure.decode(text)
+
+
+async def add_waiter(connection: Connection, sha256: str, order_id: UUID, account: UUID) -> None:
+    await connection.execute(
+        "INSERT INTO model_waiters (sha256, order_id, account) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
+        sha256,
+        order_id,
+        account,
+    )
+
+
+async def take_waiters(connection: Connection, sha256: str, account: UUID | None) -> list[UUID]:
+    """Remove and return the orders that wait for a model: all of them, or one account's."""
+    rows = await connection.fetch(
+        "DELETE FROM model_waiters WHERE sha256 = $1 AND ($2::uuid IS NULL OR account = $2) RETURNING order_id",
+        sha256,
+        account,
+    )
+    return sorted(UUID(int=r["order_id"].int) for r in rows)
+
+
+async def lock_model(connection: Connection, sha256: str) -> None:
+    """One transaction at a time for a model, so that a waiter is never added just after the waiters were told."""
+    await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", sha256)
