@@ -13,10 +13,8 @@ from numba import njit
 
 from lostwax.contracts.orders import Geometry
 from lostwax.pricing import stl, surface
-from lostwax.pricing.stl import ModelUnreadable, Triangles
-
-KERNEL = "stl-1"
-"""Version of everything here that can change a measured number; part of the key under which geometry is remembered."""
+from lostwax.pricing.measure import KERNEL, ModelUnreadable
+from lostwax.pricing.stl import Triangles
 
 LARGEST_COORDINATE = 1e5
 """mm. Beyond it float32 resolves less than 0.01 mm, and no piece of jewellery lies 100 m from its origin."""

@@ -13,30 +13,13 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from lostwax.contracts.orders import PriceFailure
+from lostwax.pricing.measure import ModelUnreadable
 
 HEADER = 84
 RECORD = 50
 FACET = np.dtype([("normal", "<f4", (3,)), ("corners", "<f4", (3, 3)), ("attribute", "<u2")])
 # The shortest facet that the grammar allows, in bytes: it bounds how many triangles an ASCII file can hold.
 _SHORTEST_FACET = len("facet normal 0 0 0 outer loop vertex 0 0 0 vertex 0 0 0 vertex 0 0 0 endloop endfacet ")
-
-
-class ModelUnreadable(Exception):
-    """Why no geometry can be had of a file: `code`, `detail` in a customer's words, `mended_by` customer or operator.
-
-    Travels by `failure`, the struct that a result carries.
-    """
-
-    def __init__(self, code: str, detail: str, mended_by: str = "customer") -> None:
-        super().__init__(f"{code}: {detail}")
-        self.code = code
-        self.detail = detail
-        self.mended_by = mended_by
-
-    @property
-    def failure(self) -> PriceFailure:
-        return PriceFailure(self.code, self.detail, self.mended_by)
 
 
 class Triangles(NamedTuple):

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from lostwax.pricing.stl import ModelUnreadable
+from lostwax.pricing.measure import ModelUnreadable
 
 Index = npt.NDArray[np.int32]
 Points = npt.NDArray[Any]
