@@ -155,13 +155,24 @@ def _adapted(operation: Operation) -> Callable[[Request], Awaitable[Response]]:
         try:
             body = decoder.decode(raw)
         except msgspec.ValidationError as error:
-            raise Problem(422, "invalid-body", "The body does not fit", str(error)) from None
+            raise _misfit(str(error)) from None
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise Problem(400, "not-json", "The body is not JSON", str(error)) from None
         response: Response = await endpoint(request, body)
         return response
 
     return with_body
+
+
+def _misfit(message: str) -> Problem:
+    """A problem of its own for each way in which a body does not fit; msgspec's message names the field."""
+    if "unknown field" in message:
+        return Problem(422, "unknown-field", "The body has a field that is not known here", message)
+    if "missing required field" in message:
+        return Problem(422, "missing-field", "The body lacks a field", message)
+    if ", got " in message:
+        return Problem(422, "wrong-type", "A field has the wrong type", message)
+    return Problem(422, "out-of-range", "A field has a value that is not allowed", message)
 
 
 async def read_body(request: Request, limit: int = BODY_LIMIT) -> bytes:

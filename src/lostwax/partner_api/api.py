@@ -1,0 +1,338 @@
+"""HTTP of the partner API, for partners' programs."""
+
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Annotated, Any
+from uuid import UUID
+
+import msgspec
+from msgspec import Meta
+from starlette.requests import Request
+from starlette.responses import Response
+
+from lostwax.contracts.ids import short_code
+from lostwax.contracts.orders import (
+    Code,
+    Order,
+    OrderRequested,
+    PriceFailure,
+    Quote,
+    Sha256,
+    Shipment,
+    Specification,
+    Status,
+)
+from lostwax.kit.auth import BadCredentials, KeyCache
+from lostwax.kit.http import Operation, Parameter, answer, bearer, path_uuid, query
+from lostwax.kit.objects import PresignedUpload, StorageAway
+from lostwax.kit.problems import Problem, not_found, try_later, unauthorized
+from lostwax.partner_api import handlers, store
+from lostwax.partner_api.handlers import Door, Wish
+from lostwax.partner_api.store import Client, CommandRow, RequestRow
+
+AUTH = "api-key"
+_order = msgspec.json.Decoder(Order)
+_request = msgspec.json.Decoder(OrderRequested)
+
+Amount = Annotated[Decimal, Meta(description='a decimal as a string, e.g. "129.50"')]
+
+
+class RegisterModel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    name: Annotated[str, Meta(min_length=1, max_length=200, description="file name, shown to operators")]
+    size_bytes: Annotated[int, Meta(ge=1, le=10_000_000_000)]
+    sha256: Sha256
+
+
+class ModelView(msgspec.Struct, frozen=True):
+    """A model of yours. `state`: registered (upload it), uploaded, stored, or refused with `failure`."""
+
+    sha256: str
+    size_bytes: int
+    name: str
+    state: str
+    failure: str | None = None
+    upload: PresignedUpload | None = None
+
+
+class SubmitOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An order. Lengths in mm. Give a ring size (EU) or a scale, or neither: the model is made as it is drawn."""
+
+    model: Sha256
+    alloy: Code
+    finish: Code
+    quantity: Annotated[int, Meta(ge=1, le=1000)] = 1
+    ring_size: Annotated[float, Meta(ge=38, le=80)] | None = None
+    scale: Annotated[float, Meta(ge=0.1, le=10)] | None = None
+    engraving: Annotated[str, Meta(min_length=1, max_length=60)] | None = None
+    deadline: date | None = None
+    reference: Annotated[str, Meta(max_length=100)] | None = None
+    approve_up_to: Amount | None = None
+
+
+class Accepted(msgspec.Struct, frozen=True):
+    order_id: UUID
+    code: str
+    status: Status
+
+
+class AcceptPrice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The price you accept, by its id and amount, so that you never accept one that you did not see."""
+
+    quote_id: UUID
+    amount: Amount
+
+
+class CommandView(msgspec.Struct, frozen=True):
+    """What you asked for. `state`: pending, accepted, or refused with `code` and `detail`."""
+
+    command_id: UUID
+    order_id: UUID
+    action: str
+    state: str
+    code: str | None = None
+    detail: str | None = None
+
+
+class OrderView(msgspec.Struct, frozen=True):
+    """One of your orders. `version` 0: accepted here, not yet confirmed by the workshop's order book."""
+
+    order_id: UUID
+    code: str
+    status: Status
+    version: int
+    accepted_at: datetime
+    updated_at: datetime
+    reference: str | None
+    specification: Specification
+    quote: Quote | None = None
+    failure: PriceFailure | None = None
+    shipment: Shipment | None = None
+
+
+class OrdersPage(msgspec.Struct, frozen=True):
+    """Newest first. Ask for the next page with `after=<next>`; no `next`: that was all."""
+
+    orders: list[OrderView]
+    next: UUID | None = None
+
+
+def operations(door: Door, keys: KeyCache[Client]) -> list[Operation]:
+    async def client_of(request: Request) -> Client:
+        key = bearer(request)
+        if key is None:
+            raise unauthorized("Send your API key: Authorization: Bearer <key>.")
+        try:
+            return await keys.holder(key)
+        except BadCredentials as error:
+            raise unauthorized(str(error)) from None
+
+    async def register_model(request: Request, body: RegisterModel) -> Response:
+        client = await client_of(request)
+        row, upload = await handlers.register_model(door, client, body.name, body.size_bytes, body.sha256)
+        return answer(_model_view(row, upload), 201 if upload else 200)
+
+    async def get_model(request: Request) -> Response:
+        client = await client_of(request)
+        async with door.pool.acquire() as connection:
+            row = await store.model(connection, client.client_id, request.path_params["sha256"])
+        if row is None:
+            raise not_found("model")
+        return answer(_model_view(row, None))
+
+    async def submit_order(request: Request, body: SubmitOrder) -> Response:
+        client = await client_of(request)
+        key = request.headers.get("idempotency-key")
+        if not key or len(key) > 200 or not key.isprintable():
+            raise Problem(
+                400,
+                "idempotency-key-missing",
+                "Send an Idempotency-Key",
+                "A header of 1 to 200 printable characters, fresh for each order, so that sending twice is safe.",
+            )
+        try:
+            order_id = await handlers.submit_order(door, client, key, _wish(body, door.now().date()))
+        except StorageAway:
+            raise try_later(
+                "The file storage does not answer, so the upload cannot be seen. Nothing was stored; send it again.",
+                after_s=5,
+                code="storage-away",
+            ) from None
+        accepted = Accepted(order_id=order_id, code=short_code(order_id), status=Status.SUBMITTED)
+        return answer(accepted, 202, {"Location": f"/v1/orders/{order_id}"})
+
+    async def get_order(request: Request) -> Response:
+        client = await client_of(request)
+        return answer(_order_view(await handlers.own_request(door, client, path_uuid(request, "order_id", "order"))))
+
+    async def list_orders(request: Request) -> Response:
+        client = await client_of(request)
+        limit = query(request, "limit", Annotated[int, Meta(ge=1, le=200)], 50)
+        before = query(request, "after", UUID, None)
+        status = query(request, "status", Status, None)
+        async with door.pool.acquire() as connection:
+            rows = await store.requests_page(
+                connection, client.client_id, before, None if status is None else status.value, limit + 1
+            )
+        shown = [_order_view(row) for row in rows[:limit]]
+        return answer(OrdersPage(shown, shown[-1].order_id if len(rows) > limit else None))
+
+    async def accept_price(request: Request, body: AcceptPrice) -> Response:
+        client = await client_of(request)
+        order_id = path_uuid(request, "order_id", "order")
+        return answer(
+            _command_view(await handlers.accept_price(door, client, order_id, body.quote_id, body.amount)), 202
+        )
+
+    async def get_command(request: Request) -> Response:
+        client = await client_of(request)
+        async with door.pool.acquire() as connection:
+            row = await store.command(connection, client.client_id, path_uuid(request, "command_id", "command"))
+        if row is None:
+            raise not_found("command")
+        return answer(_command_view(row))
+
+    key_header = Parameter(
+        "Idempotency-Key", "header", {"type": "string", "maxLength": 200}, "fresh for each order", required=True
+    )
+    page = (
+        Parameter("limit", "query", {"type": "integer", "minimum": 1, "maximum": 200, "default": 50}, "rows a page"),
+        Parameter("after", "query", {"type": "string", "format": "uuid"}, "`next` of the page before"),
+        Parameter("status", "query", {"type": "string", "enum": [s.value for s in Status]}, "only this status"),
+    )
+    return [
+        Operation(
+            "POST",
+            "/v1/models",
+            register_model,
+            "Register a model and get a link to upload it",
+            {200: ModelView, 201: ModelView},
+            {422: "does not fit, or larger than is taken"},
+            body=RegisterModel,
+            auth=AUTH,
+        ),
+        Operation(
+            "GET",
+            "/v1/models/{sha256}",
+            get_model,
+            "One of your models",
+            {200: ModelView},
+            {404: "no such model"},
+            auth=AUTH,
+        ),
+        Operation(
+            "POST",
+            "/v1/orders",
+            submit_order,
+            "Order a piece; accepted for certain once this answers 202",
+            {202: Accepted},
+            {
+                409: "the model is not uploaded, or was refused",
+                422: "does not fit, unknown model, or the Idempotency-Key was used for another order",
+            },
+            body=SubmitOrder,
+            parameters=(key_header,),
+            auth=AUTH,
+        ),
+        Operation(
+            "GET",
+            "/v1/orders",
+            list_orders,
+            "Your orders, newest first",
+            {200: OrdersPage},
+            {400: "a parameter is wrong"},
+            parameters=page,
+            auth=AUTH,
+        ),
+        Operation(
+            "GET",
+            "/v1/orders/{order_id}",
+            get_order,
+            "One of your orders",
+            {200: OrderView},
+            {404: "no such order"},
+            auth=AUTH,
+        ),
+        Operation(
+            "POST",
+            "/v1/orders/{order_id}/accept",
+            accept_price,
+            "Accept the price of an order",
+            {202: CommandView},
+            {404: "no such order", 409: "no open price, or not this one"},
+            body=AcceptPrice,
+            auth=AUTH,
+        ),
+        Operation(
+            "GET",
+            "/v1/commands/{command_id}",
+            get_command,
+            "What became of what you asked for",
+            {200: CommandView},
+            {404: "no such command"},
+            auth=AUTH,
+        ),
+    ]
+
+
+def _wish(body: SubmitOrder, today: date) -> Wish:
+    if body.ring_size is not None and body.scale is not None:
+        raise Problem(
+            422, "ring-size-or-scale", "Give a ring size or a scale, not both", "Leave out `ring_size` or `scale`."
+        )
+    if body.deadline is not None and body.deadline < today:
+        raise Problem(422, "deadline-passed", "The deadline has passed", f"{body.deadline} is before {today}.")
+    if body.approve_up_to is not None and not 0 < body.approve_up_to <= 1_000_000:
+        raise Problem(422, "out-of-range", "The standing approval is out of range", "approve_up_to: 0 to 1000000.")
+    return msgspec.convert(msgspec.structs.asdict(body), Wish)
+
+
+def _model_view(row: Any, upload: PresignedUpload | None) -> ModelView:
+    return ModelView(
+        sha256=row.sha256,
+        size_bytes=row.size_bytes,
+        name=row.name,
+        state=row.state,
+        failure=row.failure,
+        upload=upload,
+    )
+
+
+def _command_view(row: CommandRow) -> CommandView:
+    return CommandView(
+        command_id=UUID(int=row.command_id.int),
+        order_id=UUID(int=row.order_id.int),
+        action=row.action,
+        state=row.state,
+        code=row.code,
+        detail=row.detail,
+    )
+
+
+def _order_view(row: RequestRow) -> OrderView:
+    order_id = UUID(int=row.order_id.int)
+    if row.order_body is None:
+        requested = _request.decode(row.body)
+        return OrderView(
+            order_id=order_id,
+            code=short_code(order_id),
+            status=Status.SUBMITTED,
+            version=0,
+            accepted_at=row.accepted_at,
+            updated_at=row.accepted_at,
+            reference=requested.reference,
+            specification=requested.specification,
+        )
+    order = _order.decode(row.order_body)
+    return OrderView(
+        order_id=order_id,
+        code=short_code(order_id),
+        status=order.status,
+        version=order.version,
+        accepted_at=row.accepted_at,
+        updated_at=order.updated_at,
+        reference=order.reference,
+        specification=order.specification,
+        quote=order.quote,
+        failure=order.failure,
+        shipment=order.shipment,
+    )

@@ -1,0 +1,269 @@
+"""Use cases of the partner API, each one transaction; the network is never waited for inside one."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from datetime import date, datetime
+from decimal import Decimal
+from uuid import UUID
+
+import msgspec
+
+from lostwax.contracts import topics
+from lostwax.contracts.ids import derived_id, new_id
+from lostwax.contracts.models import ModelStored, ModelUploaded
+from lostwax.contracts.orders import (
+    Actor,
+    ActorKind,
+    Approve,
+    Command,
+    ModelRef,
+    Order,
+    OrderRequested,
+    Outcome,
+    Specification,
+    Status,
+)
+from lostwax.kit import outbox
+from lostwax.kit.auth import digest_of_key, new_api_key
+from lostwax.kit.coalescer import Coalescer
+from lostwax.kit.objects import Bucket, PresignedUpload
+from lostwax.kit.postgres import Connection, Pool
+from lostwax.kit.problems import Problem, not_found
+from lostwax.partner_api import store
+from lostwax.partner_api.store import Client, CommandRow, Intake, ModelRow, RequestRow, Stored
+
+CHANNEL = "partner_api"
+_REMEMBERED_MODELS = 200_000
+_order = msgspec.json.Decoder(Order)
+_encode = msgspec.json.Encoder().encode
+
+
+class Wish(msgspec.Struct, frozen=True):
+    """What a client wants made, checked in itself; the model is one of the client's own, by its digest."""
+
+    model: str
+    alloy: str
+    finish: str
+    quantity: int
+    ring_size: float | None
+    scale: float | None
+    engraving: str | None
+    deadline: date | None
+    reference: str | None
+    approve_up_to: Decimal | None
+
+
+class Door:
+    """What the use cases need: database, staging bucket, clock, and the coalescer that intake goes through."""
+
+    def __init__(self, pool: Pool, staging: Bucket, *, now: Callable[[], datetime], largest_model_bytes: int) -> None:
+        self.pool = pool
+        self.staging = staging
+        self.now = now
+        self.largest_model_bytes = largest_model_bytes
+        self.intake: Coalescer[Intake, Stored] = Coalescer(self._store_intakes)
+        # Models that may be ordered at once: uploaded or stored, by client and digest.
+        self.usable: dict[tuple[UUID, str], ModelRef] = {}
+
+    async def _store_intakes(self, intakes: Sequence[Intake]) -> Sequence[Stored]:
+        async with self.pool.acquire() as connection, connection.transaction():
+            return await store.store_intakes(connection, intakes)
+
+
+async def add_client(connection: Connection, name: str) -> tuple[Client, str]:
+    """A new client and its first key, which is shown once and kept only as a digest."""
+    client, key = Client(new_id(), name), new_api_key("lwp")
+    async with connection.transaction():
+        await store.add_client(connection, client, digest_of_key(key))
+    return client, key
+
+
+def staging_key(client_id: UUID, sha256: str) -> str:
+    return f"{client_id}/{sha256}"
+
+
+async def register_model(
+    door: Door, client: Client, name: str, size_bytes: int, sha256: str
+) -> tuple[ModelRow, PresignedUpload | None]:
+    """Register a model and say how to upload it; no upload when this client's own copy is already there."""
+    if size_bytes > door.largest_model_bytes:
+        limit = door.largest_model_bytes // 1_000_000
+        raise Problem(422, "model-too-large", "The model is too large", f"At most {limit} MB; send a lighter mesh.")
+    async with door.pool.acquire() as connection:
+        row = await store.register_model(connection, client.client_id, sha256, size_bytes, name)
+    if row.state in ("uploaded", "stored"):
+        return row, None
+    link = door.staging.presign_put(staging_key(client.client_id, sha256), size_bytes=row.size_bytes, sha256=sha256)
+    return row, link
+
+
+async def submit_order(door: Door, client: Client, idempotency_key: str, wish: Wish) -> UUID:
+    """Accept an order for certain: request and outbox in one transaction. The same key and wish again give the same
+    id; another wish under the same key is a 422."""
+    model = door.usable.get((client.client_id, wish.model)) or await _uploaded_model(door, client, wish.model)
+    now = door.now()
+    requested = OrderRequested(
+        order_id=new_id(),
+        account=client.client_id,
+        channel=CHANNEL,
+        specification=Specification(
+            model=model,
+            alloy=wish.alloy,
+            finish=wish.finish,
+            quantity=wish.quantity,
+            ring_size=wish.ring_size,
+            scale=wish.scale,
+            engraving=wish.engraving,
+            deadline=wish.deadline,
+        ),
+        requested_at=now,
+        reference=wish.reference,
+        approve_up_to=wish.approve_up_to,
+    )
+    message = outbox.message(topics.ORDER_REQUESTS, requested.order_id, requested)
+    request_hash = hashlib.sha256(_encode(wish)).digest()
+    stored = await door.intake.submit(
+        Intake(
+            order_id=requested.order_id,
+            client_id=client.client_id,
+            idempotency_key=idempotency_key,
+            request_hash=request_hash,
+            accepted_at=now,
+            body=message.payload.decode(),
+            message=message,
+        )
+    )
+    if stored.request_hash != request_hash:
+        raise Problem(
+            422,
+            "idempotency-key-reused",
+            "This Idempotency-Key was used for another order",
+            "Use a fresh key for each order, and the same key only to send the same order again.",
+            order_id=str(stored.order_id),
+        )
+    return stored.order_id
+
+
+async def _uploaded_model(door: Door, client: Client, sha256: str) -> ModelRef:
+    """The client's model, once it is seen whole in staging; tells Orders to fetch it when seen for the first time."""
+    async with door.pool.acquire() as connection:
+        row = await store.model(connection, client.client_id, sha256)
+    if row is None:
+        raise Problem(422, "model-unknown", "This model is not registered", "Register and upload it: POST /v1/models.")
+    if row.state == "refused":
+        raise Problem(
+            409, "model-refused", "This model was refused", f"{row.failure} Register it again for a fresh link."
+        )
+    if row.state == "registered":
+        key = staging_key(client.client_id, sha256)
+        size = await door.staging.size(key)
+        if size is None:
+            raise Problem(
+                409, "model-not-uploaded", "The model is not uploaded yet", "PUT it to the link of POST /v1/models."
+            )
+        if size != row.size_bytes:
+            raise Problem(
+                409,
+                "model-size-differs",
+                "The uploaded file is not the one announced",
+                f"{row.size_bytes} bytes were announced, {size} are there. Register and upload it again.",
+            )
+        uploaded = ModelUploaded(
+            sha256=sha256, size_bytes=size, account=client.client_id, bucket=door.staging.name, key=key
+        )
+        async with door.pool.acquire() as connection, connection.transaction():
+            if await store.set_uploaded(connection, client.client_id, sha256):
+                await outbox.add(connection, [outbox.message(topics.MODEL_TRANSFERS, sha256, uploaded)])
+    model = ModelRef(sha256=sha256, size_bytes=row.size_bytes, name=row.name)
+    if len(door.usable) >= _REMEMBERED_MODELS:
+        door.usable.clear()
+    door.usable[(client.client_id, sha256)] = model
+    return model
+
+
+async def own_request(door: Door, client: Client, order_id: UUID) -> RequestRow:
+    """Raises the 404 Problem for another's order as for one that never was."""
+    async with door.pool.acquire() as connection:
+        row = await store.request(connection, client.client_id, order_id)
+    if row is None:
+        raise not_found("order")
+    return row
+
+
+async def accept_price(door: Door, client: Client, order_id: UUID, quote_id: UUID, amount: Decimal) -> CommandRow:
+    """Send the client's acceptance to Orders, which decides. 409 for what is already known to be refused."""
+    row = await own_request(door, client, order_id)
+    order = _order.decode(row.order_body) if row.order_body else None
+    if order is not None and order.status is Status.MANUFACTURING_APPROVED and _approved(order, quote_id, amount):
+        raise Problem(409, "already-accepted", "This price is already accepted", "Nothing more needs to be done.")
+    if order is None or order.status is not Status.PRICE_CALCULATED or order.quote is None:
+        raise Problem(
+            409,
+            "no-open-price",
+            "There is no price to accept now",
+            f"The order is {row.status}.",
+            status_now=row.status,
+        )
+    if order.quote.quote_id != quote_id:
+        raise Problem(409, "quote-superseded", "This price is no longer the order's", "Read the order again.")
+    if order.quote.amount != amount:
+        raise Problem(
+            409,
+            "amount-differs",
+            "This is not the quoted amount",
+            f"The price is {order.quote.amount} {order.quote.currency}.",
+        )
+    now = door.now()
+    if order.quote.expires_at < now:
+        raise Problem(409, "quote-expired", "The price has expired", f"It was held until {order.quote.expires_at}.")
+    command = Command(
+        command_id=derived_id("accept", str(order_id), str(quote_id), str(order.version)),
+        order_id=order_id,
+        actor=Actor(kind=ActorKind.PARTNER, id=str(client.client_id), name=client.name, account=client.client_id),
+        seen_version=order.version,
+        issued_at=now,
+        action=Approve(quote_id=quote_id, amount=amount),
+    )
+    async with door.pool.acquire() as connection, connection.transaction():
+        if await store.add_command(
+            connection, command.command_id, order_id, client.client_id, "accept", command.issued_at
+        ):
+            await outbox.add(connection, [outbox.message(topics.ORDER_COMMANDS, order_id, command)])
+        issued = await store.command(connection, client.client_id, command.command_id)
+    assert issued is not None
+    return issued
+
+
+def _approved(order: Order, quote_id: UUID, amount: Decimal) -> bool:
+    return order.quote is not None and order.quote.quote_id == quote_id and order.quote.amount == amount
+
+
+async def take_changes(door: Door, orders: Sequence[Order]) -> None:
+    """Keep what Orders says of this channel's orders, the newest version of each."""
+    newest: dict[UUID, Order] = {}
+    for order in orders:
+        if order.channel == CHANNEL and (
+            order.order_id not in newest or newest[order.order_id].version < order.version
+        ):
+            newest[order.order_id] = order
+    if newest:
+        async with door.pool.acquire() as connection:
+            await store.take_changes(connection, [newest[i] for i in sorted(newest)])
+
+
+async def take_outcomes(door: Door, outcomes: Sequence[Outcome]) -> None:
+    """Keep what became of this channel's commands; those of others are not known here."""
+    by_command = {o.command_id: o for o in outcomes}
+    async with door.pool.acquire() as connection:
+        await store.take_outcomes(connection, [by_command[i] for i in sorted(by_command)])
+
+
+async def take_stored_models(door: Door, stored: Sequence[ModelStored]) -> None:
+    """Keep what became of this channel's uploads."""
+    async with door.pool.acquire() as connection, connection.transaction():
+        for message in sorted(stored, key=lambda m: (m.account, m.sha256)):
+            failure = None if message.failure is None else message.failure.detail
+            await store.set_transferred(connection, message.account, message.sha256, failure)
+    for message in stored:
+        if message.failure is not None:
+            door.usable.pop((message.account, message.sha256), None)

@@ -1,0 +1,281 @@
+"""SQL of the partner API. Every function takes a connection and works in its caller's transaction."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from uuid import UUID
+
+import msgspec
+
+from lostwax.contracts.orders import Order, Outcome
+from lostwax.kit.outbox import Message
+from lostwax.kit.postgres import Connection
+
+
+class Client(msgspec.Struct, frozen=True):
+    client_id: UUID
+    name: str
+
+
+class ModelRow(msgspec.Struct, frozen=True):
+    sha256: str
+    size_bytes: int
+    name: str
+    state: str
+    failure: str | None
+
+
+class Intake(msgspec.Struct, frozen=True):
+    """An order request about to be stored, with the message that tells Orders of it. `body` is its JSON."""
+
+    order_id: UUID
+    client_id: UUID
+    idempotency_key: str
+    request_hash: bytes
+    accepted_at: datetime
+    body: str
+    message: Message
+
+
+class Stored(msgspec.Struct, frozen=True):
+    """What stands under a client's idempotency key."""
+
+    order_id: UUID
+    request_hash: bytes
+
+
+class RequestRow(msgspec.Struct, frozen=True):
+    order_id: UUID
+    accepted_at: datetime
+    version: int
+    status: str
+    body: str
+    order_body: str | None
+
+
+class CommandRow(msgspec.Struct, frozen=True):
+    command_id: UUID
+    order_id: UUID
+    action: str
+    state: str
+    code: str | None
+    detail: str | None
+
+
+async def add_client(connection: Connection, client: Client, key_digest: bytes) -> None:
+    await connection.execute(
+        "INSERT INTO clients (client_id, name) VALUES ($1, $2) ON CONFLICT (client_id) DO NOTHING",
+        client.client_id,
+        client.name,
+    )
+    await connection.execute("INSERT INTO api_keys (digest, client_id) VALUES ($1, $2)", key_digest, client.client_id)
+
+
+async def client_of_key(connection: Connection, digest: bytes) -> Client | None:
+    row = await connection.fetchrow(
+        "SELECT client_id, name FROM api_keys JOIN clients USING (client_id)"
+        " WHERE digest = $1 AND withdrawn_at IS NULL",
+        digest,
+    )
+    return None if row is None else Client(UUID(int=row["client_id"].int), row["name"])
+
+
+async def register_model(connection: Connection, client_id: UUID, sha256: str, size_bytes: int, name: str) -> ModelRow:
+    """Register a model, or find it; one that was refused may be uploaded again."""
+    row = await connection.fetchrow(
+        """
+        INSERT INTO models AS m (client_id, sha256, size_bytes, name, state) VALUES ($1, $2, $3, $4, 'registered')
+        ON CONFLICT (client_id, sha256) DO UPDATE
+            SET name = excluded.name,
+                size_bytes = CASE WHEN m.state IN ('registered', 'refused') THEN excluded.size_bytes
+                                  ELSE m.size_bytes END,
+                state = CASE WHEN m.state = 'refused' THEN 'registered' ELSE m.state END,
+                failure = NULL
+        RETURNING sha256, size_bytes, name, state, failure
+        """,
+        client_id,
+        sha256,
+        size_bytes,
+        name,
+    )
+    assert row is not None
+    return ModelRow(**row)
+
+
+async def model(connection: Connection, client_id: UUID, sha256: str) -> ModelRow | None:
+    row = await connection.fetchrow(
+        "SELECT sha256, size_bytes, name, state, failure FROM models WHERE client_id = $1 AND sha256 = $2",
+        client_id,
+        sha256,
+    )
+    return None if row is None else ModelRow(**row)
+
+
+async def set_uploaded(connection: Connection, client_id: UUID, sha256: str) -> bool:
+    """Mark a registered model as seen in staging; False when somebody else just did."""
+    done = await connection.execute(
+        "UPDATE models SET state = 'uploaded' WHERE client_id = $1 AND sha256 = $2 AND state = 'registered'",
+        client_id,
+        sha256,
+    )
+    return done == "UPDATE 1"
+
+
+async def set_transferred(connection: Connection, client_id: UUID, sha256: str, failure: str | None) -> None:
+    await connection.execute(
+        """
+        UPDATE models SET state = CASE WHEN $3::text IS NULL THEN 'stored' ELSE 'refused' END, failure = $3
+        WHERE client_id = $1 AND sha256 = $2 AND state <> 'stored'
+        """,
+        client_id,
+        sha256,
+        failure,
+    )
+
+
+async def store_intakes(connection: Connection, intakes: Sequence[Intake]) -> list[Stored]:
+    """Store requests and their outbox messages in one statement; returns what stands under each one's key, which is
+    another request where the key was used before. In the order given."""
+    ordered = sorted(intakes, key=lambda i: (i.client_id.int, i.idempotency_key))
+    rows = await connection.fetch(
+        """
+        WITH input AS (
+            SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::bytea[], $5::timestamptz[], $6::jsonb[],
+                                 $7::text[], $8::int[], $9::text[], $10::text[], $11::uuid[], $12::text[], $13::bytea[])
+                AS i(order_id, client_id, idempotency_key, request_hash, accepted_at, body,
+                     topic, partition, key, type, message_id, traceparent, payload)
+        ), stored AS (
+            INSERT INTO requests (order_id, client_id, idempotency_key, request_hash, accepted_at, body)
+            SELECT order_id, client_id, idempotency_key, request_hash, accepted_at, body FROM input
+            ON CONFLICT (client_id, idempotency_key) DO NOTHING
+            RETURNING order_id
+        ), posted AS (
+            INSERT INTO outbox (topic, partition, key, type, message_id, traceparent, payload)
+            SELECT topic, partition, key, type, message_id, traceparent, payload
+            FROM input JOIN stored USING (order_id)
+        )
+        SELECT order_id FROM stored
+        """,
+        [i.order_id for i in ordered],
+        [i.client_id for i in ordered],
+        [i.idempotency_key for i in ordered],
+        [i.request_hash for i in ordered],
+        [i.accepted_at for i in ordered],
+        [i.body for i in ordered],
+        [i.message.topic for i in ordered],
+        [i.message.partition for i in ordered],
+        [i.message.key for i in ordered],
+        [i.message.type for i in ordered],
+        [i.message.message_id for i in ordered],
+        [i.message.traceparent for i in ordered],
+        [i.message.payload for i in ordered],
+    )
+    fresh = {r["order_id"].int for r in rows}
+    repeated = [i for i in intakes if i.order_id.int not in fresh]
+    before = await _stored_under(connection, repeated) if repeated else {}
+    return [
+        Stored(i.order_id, i.request_hash) if i.order_id.int in fresh else before[(i.client_id.int, i.idempotency_key)]
+        for i in intakes
+    ]
+
+
+async def _stored_under(connection: Connection, intakes: Sequence[Intake]) -> dict[tuple[int, str], Stored]:
+    rows = await connection.fetch(
+        """
+        SELECT r.order_id, r.client_id, r.idempotency_key, r.request_hash
+        FROM requests r JOIN unnest($1::uuid[], $2::text[]) AS k(client_id, idempotency_key)
+            USING (client_id, idempotency_key)
+        """,
+        [i.client_id for i in intakes],
+        [i.idempotency_key for i in intakes],
+    )
+    return {
+        (r["client_id"].int, r["idempotency_key"]): Stored(UUID(int=r["order_id"].int), r["request_hash"]) for r in rows
+    }
+
+
+_REQUEST = "order_id, accepted_at, version, status, body, order_body"
+
+
+async def request(connection: Connection, client_id: UUID, order_id: UUID) -> RequestRow | None:
+    """A client's own request; another's is as absent as one that never was."""
+    row = await connection.fetchrow(
+        f"SELECT {_REQUEST} FROM requests WHERE order_id = $1 AND client_id = $2", order_id, client_id
+    )
+    return None if row is None else RequestRow(**row)
+
+
+async def requests_page(
+    connection: Connection, client_id: UUID, before: UUID | None, status: str | None, limit: int
+) -> list[RequestRow]:
+    """A client's requests, newest first, from below `before`."""
+    rows = await connection.fetch(
+        f"""
+        SELECT {_REQUEST} FROM requests
+        WHERE client_id = $1 AND ($2::uuid IS NULL OR order_id < $2) AND ($3::text IS NULL OR status = $3)
+        ORDER BY order_id DESC LIMIT $4
+        """,
+        client_id,
+        before,
+        status,
+        limit,
+    )
+    return [RequestRow(**r) for r in rows]
+
+
+async def take_changes(connection: Connection, orders: Sequence[Order]) -> None:
+    """Keep each order whose version is newer than what is known; at most one version of each order."""
+    await connection.execute(
+        """
+        UPDATE requests AS r SET version = n.version, status = n.status, order_body = n.body
+        FROM unnest($1::uuid[], $2::int[], $3::text[], $4::jsonb[]) AS n(order_id, version, status, body)
+        WHERE r.order_id = n.order_id AND r.version < n.version
+        """,
+        [o.order_id for o in orders],
+        [o.version for o in orders],
+        [o.status.value for o in orders],
+        [msgspec.json.encode(o).decode() for o in orders],
+    )
+
+
+async def add_command(
+    connection: Connection, command_id: UUID, order_id: UUID, client_id: UUID, action: str, issued_at: datetime
+) -> bool:
+    """False when this very command was issued before."""
+    done = await connection.execute(
+        "INSERT INTO commands (command_id, order_id, client_id, action, issued_at) VALUES ($1, $2, $3, $4, $5)"
+        " ON CONFLICT (command_id) DO NOTHING",
+        command_id,
+        order_id,
+        client_id,
+        action,
+        issued_at,
+    )
+    return done == "INSERT 0 1"
+
+
+async def command(connection: Connection, client_id: UUID, command_id: UUID) -> CommandRow | None:
+    row = await connection.fetchrow(
+        "SELECT command_id, order_id, action, state, code, detail FROM commands"
+        " WHERE command_id = $1 AND client_id = $2",
+        command_id,
+        client_id,
+    )
+    return None if row is None else CommandRow(**row)
+
+
+async def take_outcomes(connection: Connection, outcomes: Sequence[Outcome]) -> None:
+    await connection.execute(
+        """
+        UPDATE commands AS c
+        SET state = CASE WHEN n.accepted THEN 'accepted' ELSE 'refused' END, code = n.code, detail = n.detail,
+            decided_at = n.at
+        FROM unnest($1::uuid[], $2::bool[], $3::text[], $4::text[], $5::timestamptz[])
+             AS n(command_id, accepted, code, detail, at)
+        WHERE c.command_id = n.command_id AND c.state = 'pending'
+        """,
+        [o.command_id for o in outcomes],
+        [o.accepted for o in outcomes],
+        [o.code for o in outcomes],
+        [o.detail for o in outcomes],
+        [o.at for o in outcomes],
+    )

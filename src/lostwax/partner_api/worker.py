@@ -1,0 +1,24 @@
+"""Kafka -> use cases: what Orders tells of orders, commands and models."""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+from lostwax.contracts import topics
+from lostwax.contracts.topics import Topic
+from lostwax.kit.consumer import Handler, Incoming
+from lostwax.partner_api import handlers
+from lostwax.partner_api.handlers import Door
+
+
+def routes(door: Door) -> Mapping[Topic, Handler]:
+    def of(handle: Callable[[Door, Sequence[Any]], Awaitable[None]], body: Callable[[Any], Any]) -> Handler:
+        async def handle_batch(batch: Sequence[Incoming]) -> None:
+            await handle(door, [body(i.body) for i in batch])
+
+        return handle_batch
+
+    return {
+        topics.ORDER_CHANGES: of(handlers.take_changes, lambda m: m.order),
+        topics.ORDER_OUTCOMES: of(handlers.take_outcomes, lambda m: m),
+        topics.MODEL_STORED: of(handlers.take_stored_models, lambda m: m),
+    }
