@@ -11,7 +11,7 @@ from pathlib import Path
 from lostwax.local.places import HOME
 
 # Below Linux' own range for outgoing connections (32768 and up), which would take a port between two starts.
-LOWEST, HIGHEST = 20000, 31999
+LOWEST, HIGHEST = 20000, 29999
 
 
 def is_free(port: int) -> bool:

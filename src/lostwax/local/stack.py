@@ -55,8 +55,9 @@ class Stack:
         """Start servers and `services` (all of them by default) and wait until they are ready.
 
         `owned`: it ends with this process, however that ends; otherwise it lives until `down`, and one that runs
-        already is attached to as it is. `fresh`: forget what was stored. `overrides`: environment of the services,
-        `NAME` for each of them, `service.NAME` for one. Raises StackFailed, having ended what it started.
+        already is attached to, data and ports as they are, and what it lacks of `services` started. `fresh`: forget what
+        was stored. `overrides`: environment of the services, `NAME` for each of them, `service.NAME` for one. Raises
+        StackFailed, having ended what it started.
         """
         stack = cls(folder)
         chosen = SERVICES if services is None else services
@@ -77,7 +78,7 @@ class Stack:
                 command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True
             )
         try:
-            stack._wait_started(supervisor, owned=owned, limit_s=limit_s)
+            stack._wait_started(supervisor, chosen, owned=owned, limit_s=limit_s)
         except BaseException:
             if supervisor.poll() is None:
                 supervisor.send_signal(signal.SIGTERM)
@@ -92,12 +93,14 @@ class Stack:
         stack.state()
         return stack
 
-    def _wait_started(self, supervisor: "subprocess.Popen[bytes]", *, owned: bool, limit_s: float) -> None:
+    def _wait_started(
+        self, supervisor: "subprocess.Popen[bytes]", services: Sequence[str], *, owned: bool, limit_s: float
+    ) -> None:
         deadline = time.monotonic() + limit_s
         while True:
             code = supervisor.poll()
             if code == ALREADY_RUNNING and not owned:
-                self.state()
+                self._start_missing(services, deadline - time.monotonic())
                 return
             if code == ALREADY_RUNNING:
                 raise StackFailed(f"a stack runs in {self.folder} already")
@@ -116,6 +119,16 @@ class Stack:
             elif time.monotonic() > deadline:
                 raise StackFailed(f"not ready after {limit_s:.0f} s:\n{self.log_tail('supervisor')}")
             time.sleep(POLL_S)
+
+    def _start_missing(self, services: Sequence[str], limit_s: float) -> None:
+        for process in self.status():
+            if process.kind == "server":
+                self.wait_ready(process.name, limit_s)
+        for name in services:
+            if self.process(name).state == "stopped":
+                self._ask(Command("start", name))
+        for name in services:
+            self.wait_ready(name, limit_s)
 
     def _why(self, process: ProcessStatus) -> str:
         return f"{process.name} is {process.state}: {process.trouble}\n{self.log_tail(process.name)}"
@@ -193,10 +206,12 @@ class Stack:
         return ports.remembered(self.folder)
 
     def kill(self, name: str, number: int = signal.SIGKILL) -> None:
-        """Signal one process behind the supervisor's back. Raises NotRunning when it does not run."""
+        """Signal one process behind the supervisor's back; SIGKILL returns when it is dead. Raises NotRunning."""
         process = self.process(name)
         if process.pid is None or process.ticks is None or not send(process.pid, process.ticks, number):
             raise NotRunning(f"{name} does not run")
+        if number == signal.SIGKILL:
+            wait_gone(process.pid, process.ticks, 10)
 
     def stop(self, name: str) -> None:
         """Stop one process in order and leave it stopped; returns when it is gone."""
