@@ -44,9 +44,10 @@ async def serve_orders(settings: Settings) -> None:
         def staging(name: str) -> Bucket:
             return buckets.setdefault(name, Bucket(settings.s3, name))
 
+        models = Bucket(settings.s3, settings.models_bucket)
         orders = handlers.Orders(
             shard_map,
-            models=Bucket(settings.s3, settings.models_bucket),
+            models=models,
             staging=staging,
             tariff=handlers.load_tariff(settings.tariff),
             now=utc_now,
@@ -88,7 +89,7 @@ async def serve_orders(settings: Settings) -> None:
 
         app = build_app(
             "orders",
-            [*api.operations(shard_map, verifier), *publishing_operations(WRITES, limits, control, verifier)],
+            [*api.operations(shard_map, models, verifier), *publishing_operations(WRITES, limits, control, verifier)],
             checks={"shards": shards_answer, "kafka": consumes},
             description="Orders, for other services of Lostwax.",
         )

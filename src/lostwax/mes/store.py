@@ -1,0 +1,276 @@
+"""SQL of the MES. Every function takes a connection and works in its caller's transaction."""
+
+from collections.abc import AsyncIterator, Iterable, Sequence
+from datetime import datetime
+from uuid import UUID
+
+import asyncpg
+import msgspec
+
+from lostwax.contracts.orders import Order, Outcome
+from lostwax.kit.postgres import Connection
+from lostwax.mes import domain
+from lostwax.mes.domain import Card
+
+_order = msgspec.json.Decoder(Order)
+
+
+class Operator(msgspec.Struct, frozen=True):
+    operator_id: UUID
+    name: str
+
+
+class Placed(msgspec.Struct, frozen=True):
+    """An order's card and where it stands: its rank, and the list that shows it (None: none)."""
+
+    card: Card
+    rank: int
+    list: str | None
+
+
+class ClaimRow(msgspec.Struct, frozen=True):
+    claim_id: UUID
+    order_id: UUID
+    operator_id: UUID
+    operator: str
+    state: str
+    reason: str | None
+    claimed_at: datetime
+
+
+class StepRow(msgspec.Struct, frozen=True):
+    command_id: UUID
+    order_id: UUID
+    action: str
+    state: str
+    code: str | None
+    detail: str | None
+
+
+def _uuid(value: UUID) -> UUID:
+    return UUID(int=value.int)
+
+
+async def add_operator(connection: Connection, operator: Operator, badge_digest: bytes) -> None:
+    await connection.execute(
+        "INSERT INTO operators (operator_id, name, badge_digest) VALUES ($1, $2, $3)",
+        operator.operator_id,
+        operator.name,
+        badge_digest,
+    )
+
+
+async def operator_of_badge(connection: Connection, digest: bytes) -> Operator | None:
+    row = await connection.fetchrow(
+        "SELECT operator_id, name FROM operators WHERE badge_digest = $1 AND withdrawn_at IS NULL", digest
+    )
+    return None if row is None else Operator(_uuid(row["operator_id"]), row["name"])
+
+
+async def take_changes(connection: Connection, orders: Sequence[Order]) -> None:
+    """Keep each order whose version is newer than what is known; at most one version of each order, sorted by id."""
+    await connection.execute(
+        """
+        INSERT INTO orders AS o (order_id, version, status, list, due_at, body)
+        SELECT n.order_id, n.version, n.status,
+               list_of(n.status, EXISTS (SELECT FROM claims c WHERE c.order_id = n.order_id
+                                         AND c.state IN ('pending', 'confirmed'))),
+               n.due_at, n.body
+        FROM unnest($1::uuid[], $2::int[], $3::text[], $4::timestamptz[], $5::jsonb[])
+             AS n(order_id, version, status, due_at, body)
+        ON CONFLICT (order_id) DO UPDATE
+            SET version = excluded.version, claim_seq = 0, status = excluded.status, list = excluded.list,
+                due_at = excluded.due_at, body = excluded.body
+            WHERE o.version < excluded.version
+        """,
+        [o.order_id for o in orders],
+        [o.version for o in orders],
+        [o.status.value for o in orders],
+        [domain.due_at(o) for o in orders],
+        [msgspec.json.encode(o).decode() for o in orders],
+    )
+
+
+async def replace_on_lists(connection: Connection, order_ids: Sequence[UUID]) -> None:
+    """After claims of these orders changed: put them on the list where they belong now."""
+    await connection.execute(
+        """
+        UPDATE orders AS o
+        SET claim_seq = o.claim_seq + 1,
+            list = list_of(o.status, EXISTS (SELECT FROM claims c WHERE c.order_id = o.order_id
+                                             AND c.state IN ('pending', 'confirmed')))
+        FROM (SELECT order_id FROM orders WHERE order_id = ANY($1) ORDER BY order_id FOR NO KEY UPDATE) AS locked
+        WHERE o.order_id = locked.order_id
+        """,
+        sorted(order_ids),
+    )
+
+
+async def placed(connection: Connection, order_ids: Iterable[UUID]) -> list[Placed]:
+    rows = await connection.fetch(
+        "SELECT version, claim_seq, list, body FROM orders WHERE order_id = ANY($1)", sorted(set(order_ids))
+    )
+    return [_placed(r) for r in rows]
+
+
+async def all_on_lists(connection: Connection) -> AsyncIterator[Placed]:
+    """Every order that is on some list, in one snapshot. Needs a transaction."""
+    async for row in connection.cursor(
+        "SELECT version, claim_seq, list, body FROM orders WHERE list IS NOT NULL", prefetch=1000
+    ):
+        yield _placed(row)
+
+
+async def page(connection: Connection, list_name: str, after: tuple[datetime, UUID] | None, limit: int) -> list[Placed]:
+    """Cards of a list by due date, from above `after`."""
+    due, order_id = after or (None, None)
+    rows = await connection.fetch(
+        """
+        SELECT version, claim_seq, list, body FROM orders
+        WHERE list = $1 AND ($2::timestamptz IS NULL OR (due_at, order_id) > ($2, $3::uuid))
+        ORDER BY due_at, order_id LIMIT $4
+        """,
+        list_name,
+        due,
+        order_id,
+        limit,
+    )
+    return [_placed(r) for r in rows]
+
+
+def _placed(row: asyncpg.Record) -> Placed:
+    return Placed(domain.card(_order.decode(row["body"])), domain.rank(row["version"], row["claim_seq"]), row["list"])
+
+
+async def order(connection: Connection, order_id: UUID) -> Order | None:
+    body = await connection.fetchval("SELECT body FROM orders WHERE order_id = $1", order_id)
+    return None if body is None else _order.decode(body)
+
+
+_CLAIM = """
+    SELECT c.claim_id, c.order_id, c.operator_id, o.name AS operator, c.state, c.reason, c.claimed_at
+    FROM claims c JOIN operators o USING (operator_id)
+"""
+
+
+def _claim(row: asyncpg.Record | None) -> ClaimRow | None:
+    if row is None:
+        return None
+    return ClaimRow(
+        _uuid(row["claim_id"]),
+        _uuid(row["order_id"]),
+        _uuid(row["operator_id"]),
+        row["operator"],
+        row["state"],
+        row["reason"],
+        row["claimed_at"],
+    )
+
+
+async def active_claim(connection: Connection, order_id: UUID) -> ClaimRow | None:
+    return _claim(
+        await connection.fetchrow(f"{_CLAIM} WHERE c.order_id = $1 AND c.state IN ('pending', 'confirmed')", order_id)
+    )
+
+
+async def claim(connection: Connection, claim_id: UUID) -> ClaimRow | None:
+    return _claim(await connection.fetchrow(f"{_CLAIM} WHERE c.claim_id = $1", claim_id))
+
+
+async def insert_claim(connection: Connection, claim_id: UUID, order_id: UUID, operator_id: UUID, at: datetime) -> bool:
+    """True for the one who gets in; False when another active claim is there. Waits for a claim being committed."""
+    done = await connection.execute(
+        """
+        INSERT INTO claims (claim_id, order_id, operator_id, state, claimed_at) VALUES ($1, $2, $3, 'pending', $4)
+        ON CONFLICT (order_id) WHERE state IN ('pending', 'confirmed') DO NOTHING
+        """,
+        claim_id,
+        order_id,
+        operator_id,
+        at,
+    )
+    return done == "INSERT 0 1"
+
+
+async def work_of(connection: Connection, operator_id: UUID) -> list[tuple[ClaimRow, Order]]:
+    """What an operator has in hand, and refused claims of the last quarter of an hour so that they see why."""
+    rows = await connection.fetch(
+        """
+        SELECT c.claim_id, c.order_id, c.operator_id, p.name AS operator, c.state, c.reason, c.claimed_at, o.body
+        FROM claims c JOIN operators p USING (operator_id) JOIN orders o USING (order_id)
+        WHERE c.operator_id = $1
+          AND (c.state IN ('pending', 'confirmed') OR (c.state = 'voided' AND c.ended_at > now() - interval '15 min'))
+        ORDER BY c.claimed_at DESC LIMIT 200
+        """,
+        operator_id,
+    )
+    pairs = []
+    for row in rows:
+        found = _claim(row)
+        assert found is not None
+        pairs.append((found, _order.decode(row["body"])))
+    return pairs
+
+
+async def add_step(
+    connection: Connection, command_id: UUID, order_id: UUID, operator_id: UUID, action: str, at: datetime
+) -> bool:
+    """False when this very step was asked for before."""
+    done = await connection.execute(
+        "INSERT INTO steps (command_id, order_id, operator_id, action, issued_at) VALUES ($1, $2, $3, $4, $5)"
+        " ON CONFLICT (command_id) DO NOTHING",
+        command_id,
+        order_id,
+        operator_id,
+        action,
+        at,
+    )
+    return done == "INSERT 0 1"
+
+
+async def step(connection: Connection, command_id: UUID) -> StepRow | None:
+    row = await connection.fetchrow(
+        "SELECT command_id, order_id, action, state, code, detail FROM steps WHERE command_id = $1", command_id
+    )
+    if row is None:
+        return None
+    return StepRow(
+        _uuid(row["command_id"]), _uuid(row["order_id"]), row["action"], row["state"], row["code"], row["detail"]
+    )
+
+
+async def take_outcomes(connection: Connection, outcomes: Sequence[Outcome]) -> list[UUID]:
+    """Settle steps, and the claims that hung on them; returns the orders whose claims changed."""
+    rows = await connection.fetch(
+        """
+        WITH outcome AS (
+            SELECT * FROM unnest($1::uuid[], $2::bool[], $3::text[], $4::text[], $5::timestamptz[])
+                AS n(command_id, accepted, code, detail, at)
+        ), settled AS (
+            UPDATE steps AS s
+            SET state = CASE WHEN n.accepted THEN 'accepted' ELSE 'refused' END, code = n.code, detail = n.detail,
+                decided_at = n.at
+            FROM outcome n WHERE s.command_id = n.command_id AND s.state = 'pending'
+            RETURNING s.command_id, s.order_id, s.operator_id, s.action, n.accepted, n.detail, n.at
+        )
+        UPDATE claims AS c
+        SET state = CASE WHEN s.action = 'claim' AND s.accepted THEN 'confirmed'
+                         WHEN s.action = 'claim' THEN 'voided'
+                         WHEN s.action = 'release' THEN 'released'
+                         ELSE 'done' END,
+            reason = CASE WHEN s.action = 'claim' AND NOT s.accepted THEN s.detail ELSE c.reason END,
+            confirmed_at = CASE WHEN s.action = 'claim' AND s.accepted THEN s.at ELSE c.confirmed_at END,
+            ended_at = CASE WHEN s.action = 'claim' AND s.accepted THEN NULL ELSE s.at END
+        FROM settled s
+        WHERE c.order_id = s.order_id AND c.operator_id = s.operator_id
+          AND ((s.action = 'claim' AND c.claim_id = s.command_id AND c.state = 'pending')
+               OR (s.action IN ('release', 'complete') AND s.accepted AND c.state = 'confirmed'))
+        RETURNING c.order_id
+        """,
+        [o.command_id for o in outcomes],
+        [o.accepted for o in outcomes],
+        [o.code for o in outcomes],
+        [o.detail for o in outcomes],
+        [o.at for o in outcomes],
+    )
+    return [_uuid(r["order_id"]) for r in rows]
