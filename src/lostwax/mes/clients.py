@@ -17,6 +17,7 @@ import redis.asyncio
 from redis.exceptions import RedisError
 
 from lostwax.contracts.ids import new_id
+from lostwax.kit.postgres import UNREACHABLE
 from lostwax.mes.domain import Card, ListName
 from lostwax.mes.store import Placed
 
@@ -159,8 +160,8 @@ class Lists:
             self._rebuild_wanted.clear()
             try:
                 await self._rebuild()
-            except REDIS_AWAY as error:
-                log.warning("redis away", extra={"error": repr(error)})
+            except (*REDIS_AWAY, *UNREACHABLE) as error:
+                log.warning("lists cannot be rebuilt now", extra={"error": repr(error)})
                 self._rebuild_wanted.set()
                 await asyncio.sleep(0.5)
 
