@@ -145,8 +145,7 @@ def test_a_killed_supervisor_takes_everything_along_and_its_folder_serves_again(
 
 def test_a_dead_owner_takes_the_stack_along(folder: Path) -> None:
     program = (
-        "import sys; from pathlib import Path; from lostwax.local.servers.seaweedfs import MODELS, STAGING
-from lostwax.local.stack import Stack\n"
+        "import sys; from pathlib import Path; from lostwax.local.stack import Stack\n"
         f"Stack.start(Path({str(folder)!r}), owned=True, fresh=False, services=())\n"
         "print('up', flush=True); sys.stdin.read()"
     )

@@ -55,8 +55,8 @@ class Stack:
         """Start servers and `services` (all of them by default) and wait until they are ready.
 
         `owned`: it ends with this process, however that ends; otherwise it lives until `down`, and one that runs
-        already is attached to, data and ports as they are, and what it lacks of `services` started. `fresh`: forget what
-        was stored. `overrides`: environment of the services, `NAME` for each of them, `service.NAME` for one. Raises
+        already is attached to, data and ports as they are, and what it lacks of `services` started. `fresh`: forget
+        what was stored. `overrides`: environment of the services, `NAME` for each, `service.NAME` for one. Raises
         StackFailed, having ended what it started.
         """
         stack = cls(folder)
