@@ -116,6 +116,12 @@ def measure_file(path: str | os.PathLike[str]) -> Geometry:
     return measure(stl.read(path))
 
 
+def survey(triangles: Triangles) -> tuple[float, float, bool]:
+    """(volume mm3, area mm2, closed and consistently oriented), the first pass of `measure` alone, mending nothing."""
+    volume, area, _, _, edges, _ = _survey(triangles.corners)
+    return float(volume), float(area), int(edges) == 0
+
+
 def measure(triangles: Triangles) -> Geometry:
     """Geometry of the solid that the triangles enclose, in mm, mm2, mm3; always closed, volume > 0.
 
