@@ -101,6 +101,19 @@ def test_any_missing_face_is_noticed(faces: set[int]) -> None:
     assert refused(np.delete(cube(), sorted(faces), axis=0)).code == "not_closed"
 
 
+def test_the_first_look_alone_tells_a_sound_surface_from_others() -> None:
+    """Else every model would take the slow second look, with the same result."""
+    sound = ring().triangles
+    assert mesh.survey(Triangles(sound))[2]
+    assert mesh.survey(Triangles(sound[:, ::-1]))[2]
+    flipped = sound.copy()
+    flipped[7] = flipped[7, ::-1]
+    moved = sound.copy()
+    moved[7, 1] += 1e-9
+    for wrong in (sound[1:], np.concatenate([sound, sound[:1]]), flipped, moved):
+        assert not mesh.survey(Triangles(wrong))[2]
+
+
 def test_the_number_of_open_edges_is_told() -> None:
     assert "at 3 edges" in refused(np.delete(cube(), 5, axis=0)).detail
 
