@@ -62,7 +62,8 @@ class Child:
         self._unwanted.set()
         self._signal(self.program.stop_signal)
         try:
-            await asyncio.wait_for(self._stopped.wait(), self.program.stop_limit_s)
+            async with asyncio.timeout(self.program.stop_limit_s):
+                await self._stopped.wait()
         except TimeoutError:
             log.warning("%s does not stop, killing it", self.program.name)
             if self._process is not None:
@@ -88,7 +89,8 @@ class Child:
             restarts = self._status.restarts + 1
             self._note("waiting", pid=None, ticks=None, restarts=restarts, trouble=trouble)
             try:
-                await asyncio.wait_for(self._unwanted.wait(), delay)
+                async with asyncio.timeout(delay):
+                    await self._unwanted.wait()
             except TimeoutError:
                 delay = min(delay * 2, LONGEST_DELAY_S)
 
@@ -112,7 +114,7 @@ class Child:
         self._note("starting", pid=process.pid, ticks=started_ticks(process.pid), started_at=time.time())
         if self._unwanted.is_set():  # stop() came while there was no process to signal
             self._signal(self.program.stop_signal)
-        watching = asyncio.create_task(self._watch())
+        watching = asyncio.create_task(self._watch(process))
         code = await process.wait()
         watching.cancel()
         (seen,) = await asyncio.gather(watching, return_exceptions=True)
@@ -128,12 +130,16 @@ class Child:
 
     _ready_since: float | None = None
 
-    async def _watch(self) -> None:
-        """Settle it, then ask every second whether it still answers. Not answering is shown, never a reason to kill."""
+    async def _watch(self, process: asyncio.subprocess.Process) -> None:
+        """Settle it, then ask every second whether it still answers. Not answering is shown, never a reason to kill.
+
+        Ends with the process even where a library loses the cancellation (asyncio.wait_for of Python 3.11 does).
+        """
         last = ""
-        while not self._ready.is_set():
+        while not self._ready.is_set() and process.returncode is None:
             try:
-                await asyncio.wait_for(self.program.settle(), SETTLE_LIMIT_S)
+                async with asyncio.timeout(SETTLE_LIMIT_S):
+                    await self.program.settle()
             except Exception as error:  # noqa: BLE001 - whatever keeps it from being ready is shown, and tried again
                 trouble = f"not ready: {type(error).__name__}: {error}"
                 if trouble != last:
@@ -144,10 +150,11 @@ class Child:
                 self._ready_since = time.monotonic()
                 self._ready.set()
                 self._note("ready", trouble="")
-        while True:
+        while process.returncode is None:
             await asyncio.sleep(CHECK_EVERY_S)
             try:
-                await asyncio.wait_for(self.program.check(), CHECK_LIMIT_S)
+                async with asyncio.timeout(CHECK_LIMIT_S):
+                    await self.program.check()
             except Exception as error:  # noqa: BLE001 - as above
                 self._note("unready", trouble=f"{type(error).__name__}: {error}")
             else:

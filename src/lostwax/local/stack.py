@@ -17,10 +17,11 @@ import msgspec
 from lostwax.local import credentials, places, ports, services, state
 from lostwax.local.credentials import SERVICES
 from lostwax.local.processes import is_alive, send, wait_gone
+from lostwax.local.servers import seaweedfs
 from lostwax.local.state import Answer, Command, ProcessStatus, StackState
 from lostwax.local.supervisor import ALREADY_RUNNING, remove_data
 
-START_LIMIT_S = 90.0
+START_LIMIT_S, STOP_LIMIT_S = 90.0, 60.0
 HOPELESS_RESTARTS = 4
 POLL_S = 0.03
 
@@ -82,7 +83,11 @@ class Stack:
         except BaseException:
             if supervisor.poll() is None:
                 supervisor.send_signal(signal.SIGTERM)
-                supervisor.wait()
+                try:
+                    supervisor.wait(STOP_LIMIT_S)
+                except subprocess.TimeoutExpired:
+                    supervisor.kill()  # which ends all its children
+                    supervisor.wait()
             raise
         return stack
 
@@ -248,11 +253,13 @@ class Stack:
         if known is not None and known.boot == state.boot_id():
             with contextlib.suppress(NotRunning):
                 self._ask(Command("down"))
-            if not wait_gone(known.pid, known.ticks, 60):
+            if not wait_gone(known.pid, known.ticks, STOP_LIMIT_S):
                 raise StackFailed(f"the supervisor, process {known.pid}, does not end:\n{self.log_tail('supervisor')}")
         if remove:
             remove_data(self.folder)
             places.remove_sockets(self.folder)
+            if known_ports := self._ports():
+                seaweedfs.remove_sockets(known_ports)
 
     def __enter__(self) -> "Stack":
         return self

@@ -72,9 +72,11 @@ def program(folder: Path, ports: Mapping[str, int], credentials: Credentials) ->
             # after 5 s only. It has no peers and learns volumes and keys from the volume server all the same.
             "-master.resumeState=false",
         ],
-        prepare=partial(_prepare, home, sockets, credentials),
+        prepare=partial(_prepare, home, sockets, ports, credentials),
         settle=partial(_settle, endpoint, credentials),
         check=partial(_connect, ports["s3"]),
+        # Its admin part takes 5 s to stop when it has just started; what is stored survives SIGKILL.
+        stop_limit_s=3,
     )
 
 
@@ -101,11 +103,19 @@ def identities(credentials: Credentials) -> str:
     return json.dumps({"identities": people, "policies": policies}, indent=1)
 
 
-def _prepare(home: Path, sockets: Path, credentials: Credentials) -> None:
+def remove_sockets(ports: Mapping[str, int]) -> None:
+    """Remove the sockets that weed makes under /tmp, whatever it is told, and leaves there when it is killed."""
+    for part in (*PARTS, "s3"):
+        port = ports["s3-grpc" if part == "s3" else f"s3-{part}-grpc"]
+        Path(f"/tmp/seaweedfs-{part}-grpc-{port}.sock").unlink(missing_ok=True)
+
+
+def _prepare(home: Path, sockets: Path, ports: Mapping[str, int], credentials: Credentials) -> None:
     (home / "data").mkdir(parents=True, exist_ok=True)
     sockets.mkdir(mode=0o700, exist_ok=True)
     for left_over in sockets.glob("seaweedfs-*.sock"):
         left_over.unlink()
+    remove_sockets(ports)
     write_private(home / "identities.json", identities(credentials))
 
 
