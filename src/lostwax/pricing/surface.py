@@ -49,7 +49,8 @@ def mend(index: Index, points: Points) -> tuple[Index, Points, tuple[str, ...]]:
         notes += (f"{_many(doubled, 'face was', 'faces were')} there twice and removed",)
     edges = _edges(index)
     closer, joined = index, edges
-    if edges.open:
+    # A surface with more rims than faces is no cracked solid but loose triangles: joining them would take seconds.
+    if 0 < edges.open <= len(index):
         diagonal = float(np.linalg.norm(points.max(axis=0).astype(np.float64) - points.min(axis=0)))
         for share in _TOLERANCES:
             closer, _ = _without_doubles(_without_slivers(_join_rims(index, points, edges.rims, share * diagonal)))
