@@ -1,6 +1,7 @@
 """The supervisor on the real servers: nothing it starts outlives it, and nothing that dies stays dead."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
@@ -17,8 +18,9 @@ import pytest
 from obstore.store import S3Store
 
 from lostwax.local import ports, state
+from lostwax.local.child import Child
 from lostwax.local.places import STACKS, postgres_home
-from lostwax.local.processes import is_alive, started_ticks
+from lostwax.local.processes import Program, is_alive, started_ticks
 from lostwax.local.servers.seaweedfs import MODELS, STAGING
 from lostwax.local.stack import NotRunning, Stack, StackFailed
 
@@ -205,10 +207,28 @@ def test_a_taken_port_is_given_up_for_another(folder: Path) -> None:
             assert set(running(stack)) == SERVERS
 
 
+async def test_a_child_stops_even_when_its_readiness_probe_is_deaf_to_cancellation(tmp_path: Path) -> None:
+    async def deaf() -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(3600)
+        raise ConnectionError("not yet")
+
+    sleeper = Program(name="sleeper", kind="service", port=0, url="", command=["sleep", "60"], settle=deaf, check=deaf)
+    child = Child(sleeper, tmp_path, lambda: None)
+    life = asyncio.create_task(child.keep())
+    child.start()
+    await asyncio.sleep(0.3)
+    assert child.status.pid is not None
+    async with asyncio.timeout(5):
+        await child.stop()
+    assert child.status.state == "stopped"
+    life.cancel()
+
+
 def test_a_service_that_cannot_start_is_named_with_the_end_of_its_log(folder: Path) -> None:
     with pytest.raises(StackFailed) as failure:  # a Python without its standard library
-        Stack.start(folder, owned=True, fresh=False, services=["pricing"], overrides={"PYTHONHOME": "/nowhere"})
-    assert "pricing is" in str(failure.value)
+        Stack.start(folder, owned=True, fresh=False, overrides={"PYTHONHOME": "/nowhere"})
+    assert "ended with exit code 1" in str(failure.value)
     assert "encodings" in str(failure.value)
     with pytest.raises(NotRunning):
         Stack.attach(folder)

@@ -49,6 +49,7 @@ class Child:
 
     def start(self) -> None:
         """Ask for it to run; returns at once."""
+        self._stopped.clear()
         self._unwanted.clear()
         self._wanted.set()
 
@@ -78,8 +79,8 @@ class Child:
                 self._note("stopped", pid=None, ticks=None)
                 self._stopped.set()
                 await self._wanted.wait()
-                self._stopped.clear()
                 delay = FIRST_DELAY_S
+                continue  # it may have been unwanted again meanwhile
             healthy_s, trouble = await self._live_once()
             if self._unwanted.is_set():
                 continue

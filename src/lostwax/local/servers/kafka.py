@@ -54,4 +54,5 @@ def _ensure_topics(bootstrap: str) -> None:
     from lostwax.contracts import topics
     from lostwax.kit.kafka import ensure_topics
 
-    ensure_topics(bootstrap, topics.ALL)
+    # a short limit: a thread cannot be cancelled, and the supervisor's end waits for it
+    ensure_topics(bootstrap, topics.ALL, timeout_s=5)
