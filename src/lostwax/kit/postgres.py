@@ -5,13 +5,21 @@ import hashlib
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import asyncpg
 
 log = logging.getLogger(__name__)
 
-Connection = asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
-Pool = asyncpg.Pool[asyncpg.Record]
+if TYPE_CHECKING:
+    # Only the stubs know these classes as generic.
+    OwnConnection = asyncpg.Connection[asyncpg.Record]
+    Connection = OwnConnection | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
+    Pool = asyncpg.Pool[asyncpg.Record]
+else:
+    OwnConnection = asyncpg.Connection
+    Connection = asyncpg.Connection | asyncpg.pool.PoolConnectionProxy
+    Pool = asyncpg.Pool
 
 KIT_MIGRATIONS = Path(__file__).parent / "migrations"
 _MIGRATION_LOCK = 7_300_001
@@ -87,7 +95,7 @@ def _numbered(set_name: str, folder: Path) -> Sequence[tuple[str, Path]]:
     return [(f"{set_name}/{path.name}", path) for path in sorted(folder.glob("[0-9]*.sql"))]
 
 
-async def _connect_patiently(dsn: str, wait_s: float) -> asyncpg.Connection[asyncpg.Record]:
+async def _connect_patiently(dsn: str, wait_s: float) -> OwnConnection:
     deadline = asyncio.get_running_loop().time() + wait_s
     while True:
         try:

@@ -9,7 +9,7 @@ import asyncpg
 import msgspec
 from msgspec import Meta
 
-from lostwax.kit.postgres import UNREACHABLE
+from lostwax.kit.postgres import UNREACHABLE, OwnConnection, Pool
 
 log = logging.getLogger(__name__)
 
@@ -104,14 +104,14 @@ class PublishingLimits:
             await asyncio.sleep(pause)
             pause = min(pause * 2, 5)
 
-    async def _reload(self, connection: "asyncpg.Connection[asyncpg.Record]") -> None:
+    async def _reload(self, connection: OwnConnection) -> None:
         rows = await connection.fetch("SELECT topic, rate_per_s, burst, paused FROM publishing")
         self._limits = {r["topic"]: Publishing(r["rate_per_s"], r["burst"], r["paused"]) for r in rows}
         for callback in self._callbacks:
             callback()
 
 
-async def set_limit(pool: "asyncpg.Pool[asyncpg.Record]", topic: str, limit: Publishing) -> None:
+async def set_limit(pool: Pool, topic: str, limit: Publishing) -> None:
     """Store a topic's limit and tell every relay of this database."""
     async with pool.acquire() as connection, connection.transaction():
         await connection.execute(

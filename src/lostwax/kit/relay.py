@@ -14,7 +14,7 @@ import asyncpg
 from lostwax.contracts import catalogue
 from lostwax.contracts.topics import Topic
 from lostwax.kit.kafka import NotPublished, OutgoingRecord, Publisher
-from lostwax.kit.postgres import UNREACHABLE
+from lostwax.kit.postgres import UNREACHABLE, OwnConnection
 from lostwax.kit.publishing import PublishingLimits, TokenBucket
 
 log = logging.getLogger(__name__)
@@ -93,7 +93,7 @@ class Relay:
         except TimeoutError:
             return
 
-    async def _publish_some(self, connection: "asyncpg.Connection[asyncpg.Record]", topic: str) -> tuple[int, float]:
+    async def _publish_some(self, connection: OwnConnection, topic: str) -> tuple[int, float]:
         """Publish up to a batch of one topic; returns how many, and the seconds until more may be sent."""
         now = time.monotonic()
         bucket = self._bucket(topic, now)
