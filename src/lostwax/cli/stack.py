@@ -43,7 +43,7 @@ def up(
                 preferred_ports=True,
             )
     except (StackFailed, Missing) as failure:
-        console.print(str(failure), style="red", markup=False, highlight=False)
+        typer.echo(str(failure), err=True)
         raise typer.Exit(1) from failure
     for process in started.status():
         if process.kind == "service" and process.state != "stopped":

@@ -3,11 +3,12 @@
 import asyncio
 import logging
 import os
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-from lostwax.local import places
+from lostwax.local import places, setup
 from lostwax.local.processes import Program, end_group, send, started_ticks
 from lostwax.local.state import ProcessState, ProcessStatus
 
@@ -109,7 +110,7 @@ class Child:
                     env={**os.environ, "PYTHONUNBUFFERED": "1", **self.program.environment},
                     start_new_session=True,
                 )
-        except (OSError, places.Missing) as error:
+        except (OSError, subprocess.SubprocessError, places.Missing, setup.SetupFailed) as error:
             return 0.0, f"cannot start: {error}"
         self._process = process
         self._note("starting", pid=process.pid, ticks=started_ticks(process.pid), started_at=time.time())

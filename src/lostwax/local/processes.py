@@ -17,7 +17,8 @@ Kind = Literal["server", "service"]
 class Program:
     """How one server or service is started, known to be ready, and stopped.
 
-    `prepare` is called before each start, in a thread; it may take seconds and raises OSError or places.Missing.
+    `prepare` is called before each start, in a thread; it may take seconds. Raises OSError,
+    SubprocessError, places.Missing or setup.SetupFailed, and is then tried again like a program that died.
     `settle` is called again and again after the start: it raises while the program does not answer yet, and leaves it
     in the state that its users need (databases, topics, buckets). It is idempotent; afterwards it is `check`'s turn.
     `death_signal` is what the kernel sends when the supervisor dies.

@@ -1,11 +1,12 @@
 """PostgreSQL: one instance for the services' own databases, two shards for orders; fsync on, as in production."""
 
+import fcntl
 import os
 import signal
 from functools import partial
 from pathlib import Path
 
-from lostwax.local import places
+from lostwax.local import places, setup
 from lostwax.local.credentials import Credentials
 from lostwax.local.processes import Program, copy_tree, end, started_ticks
 
@@ -64,8 +65,10 @@ def dsn(role: str, database: str, port: int, credentials: Credentials) -> str:
 
 def _prepare(data: Path, binaries: Path) -> None:
     template = places.postgres_home(places.HOME) / "template"
-    if not template.exists():
-        raise places.Missing("no PostgreSQL template: run ./lostwax once")
+    with (places.HOME / "postgres-template.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not template.exists():  # the place moves when the project becomes reachable for PostgreSQL's account, or not
+            setup.postgres_template()
     copy_tree(template, data)
     made_by, installed = ((folder / "PG_VERSION").read_text().strip() for folder in (data, template))
     if made_by != installed:

@@ -1,0 +1,67 @@
+"""`partner add` and `operator add`: who may come in. Keys and badges are shown once."""
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import typer
+
+if TYPE_CHECKING:
+    from lostwax.kit.postgres import Connection
+
+T = TypeVar("T")
+
+StackName = Annotated[
+    str, typer.Option("--stack", help="Which local stack; with LOSTWAX_DATABASE_URL set, that database.")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this file."""
+    partner, operator = typer.Typer(no_args_is_help=True), typer.Typer(no_args_is_help=True)
+    partner.command("add")(add_partner)
+    operator.command("add")(add_operator)
+    app.add_typer(partner, name="partner", help="Partners and their API keys.")
+    app.add_typer(operator, name="operator", help="Operators and their badges.")
+
+
+def add_partner(name: str, stack: StackName = "dev") -> None:
+    """Let a partner in; prints its client id and API key."""
+    from lostwax.partner_api.handlers import add_client
+
+    client, key = _in_database("partner_api", stack, lambda connection: add_client(connection, name))
+    typer.echo(f"client {client.client_id}\nkey    {key}")
+
+
+def add_operator(name: str, stack: StackName = "dev") -> None:
+    """Let an operator in; prints the badge that they sign in with."""
+    from lostwax.mes import handlers
+
+    operator, badge = _in_database("mes", stack, lambda connection: handlers.add_operator(connection, name))
+    typer.echo(f"operator {operator.operator_id}\nbadge    {badge}")
+
+
+def _in_database(service: str, stack: str, work: "Callable[[Connection], Awaitable[T]]") -> T:
+    """Run `work` on the service's database: LOSTWAX_DATABASE_URL's, else the local stack's."""
+    import asyncpg
+
+    from lostwax.local.places import STACKS
+    from lostwax.local.stack import NotRunning, Stack
+
+    dsn = os.environ.get("LOSTWAX_DATABASE_URL")
+    if dsn is None:
+        try:
+            dsn = Stack.attach(STACKS / stack).env(service)["LOSTWAX_DATABASE_URL"]
+        except NotRunning as error:
+            typer.echo(f"no stack {stack} runs: ./lostwax up", err=True)
+            raise typer.Exit(1) from error
+
+    async def run() -> T:
+        connection = await asyncpg.connect(dsn, timeout=5)
+        try:
+            return await work(connection)
+        finally:
+            await connection.close()
+
+    return asyncio.run(run())
