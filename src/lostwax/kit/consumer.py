@@ -1,8 +1,9 @@
 """The one Kafka runner: batches for each partition, offsets stored only after the work is committed, trouble retried
 with backoff on its own partition while the others go on, poison dead-lettered with its reason.
 
-One thread polls the client; the work runs on the event loop. Each partition has a buffer and at most one task, so its
-messages are handled in order. A full buffer pauses its partition at the broker.
+One thread polls the client and is the only one to touch it: the client serialises its calls, so another would
+wait for a poll to end. The work runs on the event loop. Each partition has a buffer and at most one task, so its messages
+are handled in order. A full buffer pauses its partition at the broker.
 """
 
 import asyncio
@@ -11,6 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -25,6 +27,7 @@ from lostwax.kit.kafka import NotPublished, OutgoingRecord, Publisher
 
 log = logging.getLogger(__name__)
 
+_POLL_S = 0.25
 _HIGH_WATER = 2000
 _LOW_WATER = 500
 _LONE_ATTEMPTS = 6
@@ -100,6 +103,7 @@ class Runner:
         self._partitions: dict[tuple[str, int], _Partition] = {}
         self._dead_at: deque[float] = deque()
         self._stopping = threading.Event()
+        self._for_client: deque[Callable[[], object]] = deque()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._failure: str | None = None
         self.handled = 0
@@ -158,13 +162,15 @@ class Runner:
                 list(self._routes), on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost
             )
             while not self._stopping.is_set():
-                first = consumer.poll(1.0)
+                self._serve_client()
+                first = consumer.poll(_POLL_S)
                 if first is None:
                     continue
                 # poll() returns as soon as one is there; what else has arrived comes along without waiting.
                 batch = [first, *consumer.consume(self._batch - 1, 0)]
                 self._loop.call_soon_threadsafe(self._receive, batch)
-            self._finish_work()
+            self._call(self._let_go, None, True)
+            self._serve_client()
             consumer.close()
         except KafkaException as error:
             self._failure = f"kafka: {error}"
@@ -179,12 +185,20 @@ class Runner:
     def _revoked(self, _consumer: Consumer, partitions: list[TopicPartition]) -> None:
         # Called in the polling thread: the next owner must not start before our work in hand is committed.
         self._call(self._let_go, {(p.topic, p.partition) for p in partitions}, True)
+        self._serve_client()
 
     def _lost(self, _consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self._call(self._let_go, {(p.topic, p.partition) for p in partitions}, False)
 
-    def _finish_work(self) -> None:
-        self._call(self._let_go, None, True)
+    def _serve_client(self) -> None:
+        """Do what the event loop wants done with the client: store offsets, pause, resume."""
+        while self._for_client:
+            try:
+                self._for_client.popleft()()
+            except KafkaException as error:
+                # The partition was taken away meanwhile; its next owner starts from what was stored before.
+                if error.args[0].code() not in (KafkaError._STATE, KafkaError._UNKNOWN_PARTITION):
+                    raise
 
     def _call(self, what: Callable[..., Awaitable[None]], *args: Any) -> None:
         assert self._loop is not None
@@ -215,11 +229,11 @@ class Runner:
     def _pause(self, partition: _Partition) -> None:
         # pause() drops what the client has prefetched; it is fetched again after resume(), from the position that the
         # application has reached, so nothing is skipped.
-        self._consumer.pause([TopicPartition(partition.topic, partition.number)])
+        self._for_client.append(partial(self._consumer.pause, [TopicPartition(partition.topic, partition.number)]))
         partition.paused = True
 
     def _resume(self, partition: _Partition) -> None:
-        self._consumer.resume([TopicPartition(partition.topic, partition.number)])
+        self._for_client.append(partial(self._consumer.resume, [TopicPartition(partition.topic, partition.number)]))
         partition.paused = False
 
     async def _let_go(self, keys: "set[tuple[str, int]] | None", finish: bool) -> None:
@@ -304,14 +318,8 @@ class Runner:
         self._store(partition, taken[-1].offset() + 1)
 
     def _store(self, partition: _Partition, offset: int) -> None:
-        if partition.revoked:
-            # The work is done and idempotent; its next owner repeats it.
-            return
-        try:
-            self._consumer.store_offsets(offsets=[TopicPartition(partition.topic, partition.number, offset)])
-        except KafkaException as error:
-            if error.args[0].code() != KafkaError._STATE:
-                raise
+        place = TopicPartition(partition.topic, partition.number, offset)
+        self._for_client.append(partial(self._consumer.store_offsets, offsets=[place]))
 
     async def _decode(self, message: KafkaMessage) -> Incoming | None:
         headers = _text_headers(message)
