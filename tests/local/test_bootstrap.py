@@ -1,7 +1,10 @@
 """The bootstrap script, as far as it can be looked at without setting a machine up."""
 
+import os
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -73,10 +76,28 @@ def test_a_failed_command_shows_the_end_of_what_it_said() -> None:
         setup.run(["sh", "-c", "echo no such luck; exit 3"], what="trying")
 
 
-def test_the_lock_holds_every_direct_dependency_and_no_path() -> None:
-    import re
-    import tomllib
+def test_postgresql_is_installed_without_a_cluster_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """apt-get and sudo are stood in for by scripts that write down what they are told and what Debian would read."""
+    settings = tmp_path / "createcluster.conf"
+    settings.write_text("# as it was\n")
+    said = tmp_path / "said"
+    apt = tmp_path / "apt-get"
+    apt.write_text(f'#!/bin/sh\necho "$@ / $(tail -1 {settings})" >> {said}\n')
+    sudo = tmp_path / "sudo"
+    sudo.write_text('#!/bin/sh\nexec "$@"\n')
+    for script in (apt, sudo):
+        script.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(setup, "CREATECLUSTER", settings)
+    setup.install_packages(["postgresql", "maven"])
+    update, common, install = said.read_text().splitlines()
+    assert "update" in update
+    assert "install postgresql-common / # as it was" in common
+    assert "install postgresql maven / create_main_cluster = false" in install
+    assert settings.read_text() == "# as it was\n"
 
+
+def test_the_lock_holds_every_direct_dependency_and_no_path() -> None:
     lines = (ROOT / "requirements.lock").read_text().splitlines()
     packages = [line for line in lines if line and not line.startswith("#")]
     assert all("==" in line and "/" not in line and "@" not in line for line in packages)
