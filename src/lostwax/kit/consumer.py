@@ -1,9 +1,9 @@
 """The one Kafka runner: batches for each partition, offsets stored only after the work is committed, trouble retried
 with backoff on its own partition while the others go on, poison dead-lettered with its reason.
 
-One thread polls the client and is the only one to touch it: the client serialises its calls, so another would
-wait for a poll to end. The work runs on the event loop. Each partition has a buffer and at most one task, so its messages
-are handled in order. A full buffer pauses its partition at the broker.
+One thread polls the client and is the only one to touch it: the client serialises its calls, so another thread would
+wait for a poll to end. The work runs on the event loop. Each partition has a buffer and at most one task, so its
+messages are handled in order. A full buffer pauses its partition at the broker.
 """
 
 import asyncio
@@ -81,7 +81,10 @@ class _Partition:
 
 
 class Runner:
-    """Consumer group member for a set of topics. `run()` until cancelled; `readiness` says why it is not well."""
+    """Consumer group member for a set of topics. `run()` until cancelled; `readiness` says why it is not well.
+
+    `instance` names this member within the group, so that it is known again when it comes back.
+    """
 
     def __init__(
         self,
@@ -90,6 +93,7 @@ class Runner:
         group: str,
         routes: Mapping[Topic, Handler],
         publisher: Publisher,
+        instance: str = "",
         batch: int = 500,
         later: tuple[type[BaseException], ...] = (),
         from_beginning: bool = True,
@@ -127,6 +131,9 @@ class Runner:
                 "queued.max.messages.kbytes": 32_768,
                 "topic.metadata.refresh.interval.ms": 60_000,
                 "reconnect.backoff.max.ms": 1_000,
+                # A named member that comes back after a kill gets its partitions at once; an unnamed one waits for the
+                # session of its former self to run out.
+                **({"group.instance.id": f"{group}-{instance}"} if instance else {}),
                 "log_level": 3,
                 "error_cb": lambda error: log.warning("kafka client", extra={"group": group, "error": str(error)}),
             }

@@ -53,6 +53,7 @@ async def serve_mes(settings: Settings) -> None:
             group="mes",
             routes=worker.routes(workshop),
             publisher=Publisher(settings.kafka_bootstrap, client_id="mes-dead"),
+            instance=settings.instance,
             later=UNREACHABLE,
         )
 

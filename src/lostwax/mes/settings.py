@@ -13,3 +13,4 @@ class Settings(msgspec.Struct, frozen=True):
     service_keys: str
     http_host: str = "127.0.0.1"
     log_level: str = "INFO"
+    instance: str = ""

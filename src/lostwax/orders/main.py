@@ -71,6 +71,7 @@ async def serve_orders(settings: Settings) -> None:
             group="orders",
             routes=worker.routes(orders),
             publisher=Publisher(settings.kafka_bootstrap, client_id="orders-dead"),
+            instance=settings.instance,
             later=(*UNREACHABLE, StorageAway),
         )
         verifier = ServiceVerifier("orders", settings.service_keys)

@@ -54,6 +54,7 @@ async def serve_partner_api(settings: Settings) -> None:
             group="partner_api",
             routes=worker.routes(door),
             publisher=Publisher(settings.kafka_bootstrap, client_id="partner_api-dead"),
+            instance=settings.instance,
             later=UNREACHABLE,
         )
 

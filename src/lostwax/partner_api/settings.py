@@ -16,6 +16,7 @@ class Settings(msgspec.Struct, frozen=True):
     service_keys: str
     http_host: str = "127.0.0.1"
     log_level: str = "INFO"
+    instance: str = ""
     largest_model_bytes: int = 300_000_000
 
     @property

@@ -29,6 +29,7 @@ async def serve_pricing(settings: Settings) -> None:
             group="pricing",
             routes=worker.routes(pricer, publisher),
             publisher=Publisher(settings.kafka_bootstrap, client_id="pricing-dead"),
+            instance=settings.instance,
             later=(StorageAway,),
         )
 
