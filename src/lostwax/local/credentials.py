@@ -10,6 +10,9 @@ import msgspec
 from lostwax.local.setup import write_private
 
 SERVICES = ("partner_api", "orders", "pricing", "mes")
+CONSOLE = "console"
+"""The command line calls services under this name."""
+
 S3_USERS = ("admin", "partner_api", "orders", "pricing")
 ROLES = ("partner_api", "mes", "orders_control", "orders", "audit")
 
@@ -56,6 +59,6 @@ def _make() -> Credentials:
                     private=True
                 )
             )
-            for name in SERVICES
+            for name in (*SERVICES, CONSOLE)
         },
     )

@@ -1,6 +1,7 @@
 """A local stack as the command line, the demo, tests and benchmarks hold it."""
 
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -14,6 +15,7 @@ from types import TracebackType
 
 import msgspec
 
+from lostwax.kit.auth import ServiceSigner
 from lostwax.local import credentials, places, ports, services, state
 from lostwax.local.credentials import SERVICES
 from lostwax.local.processes import is_alive, send, wait_gone
@@ -201,6 +203,11 @@ class Stack:
         """The environment that a service is given, without what it inherits. Raises KeyError."""
         overrides = self.state().overrides
         return services.environment(service, self._ports(), credentials.load(self.folder), overrides)
+
+    def console_token(self, audience: str) -> str:
+        """A signed call to a service, as the command line makes it; good for a minute."""
+        key = credentials.load(self.folder).service_keys[credentials.CONSOLE]
+        return ServiceSigner(credentials.CONSOLE, json.dumps(key)).token(audience)
 
     @property
     def audit_dsns(self) -> dict[str, str]:

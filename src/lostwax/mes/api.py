@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 from typing import Annotated
+from urllib.parse import urlsplit
 from uuid import UUID
 
 import httpx
@@ -94,13 +95,34 @@ class Badges:
         self._cache = cache
 
     async def operator(self, request: Request) -> Operator:
-        badge = bearer(request) or request.cookies.get(BADGE_COOKIE)
+        badge = bearer(request)
+        if badge is None and (badge := request.cookies.get(BADGE_COOKIE)) is not None and request.method == "POST":
+            refuse_cross_site(request)
         if badge is None:
             raise unauthorized("Sign in with your badge, or send it: Authorization: Bearer <badge>.")
+        return await self.holder(badge)
+
+    async def holder(self, badge: str) -> Operator:
+        """Whose badge this is. Raises the 401 Problem."""
         try:
             return await self._cache.holder(badge)
         except BadCredentials:
             raise unauthorized("This badge is not known, or was withdrawn.") from None
+
+
+def refuse_cross_site(request: Request) -> None:
+    """Raise the 403 Problem for what a browser sends from another page than ours.
+
+    SameSite=Strict is not enough: a page on another port of this host is the same site. Browsers send Sec-Fetch-Site
+    over HTTPS and to localhost only, and Origin with every POST; programs that are no browsers send neither.
+    """
+    site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
+    if site is not None:
+        own = site in ("same-origin", "none")
+    else:
+        own = origin is None or urlsplit(origin).netloc == request.headers.get("host")
+    if not own:
+        raise Problem(403, "cross-site", "This was sent from another page", "Use the operators' page, or a bearer badge.")
 
 
 class OrdersClient:

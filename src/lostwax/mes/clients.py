@@ -18,8 +18,7 @@ from redis.exceptions import RedisError
 
 from lostwax.contracts.ids import new_id
 from lostwax.kit.postgres import UNREACHABLE
-from lostwax.mes.domain import Card, ListName
-from lostwax.mes.store import Placed
+from lostwax.mes.domain import Card, ListName, Placed
 
 log = logging.getLogger(__name__)
 

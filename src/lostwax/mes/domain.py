@@ -38,6 +38,14 @@ class Card(msgspec.Struct, frozen=True):
     volume_mm3: float | None
 
 
+class Placed(msgspec.Struct, frozen=True):
+    """An order's card and where it stands: its rank, and the list that shows it (None: none)."""
+
+    card: Card
+    rank: int
+    list: str | None
+
+
 def due_at(order: Order) -> datetime:
     """When the order must have been shipped: three weeks from approval, or the end of its deadline's day if sooner.
     Rework is first in line. The time of submission within the day keeps equal deadlines apart and in order."""

@@ -28,8 +28,8 @@ from lostwax.kit.postgres import Connection, Pool
 from lostwax.kit.problems import Problem, not_found
 from lostwax.mes import store
 from lostwax.mes.clients import Lists, Snapshot, Untrusted
-from lostwax.mes.domain import Card, ListName
-from lostwax.mes.store import ClaimRow, Operator, Placed, StepRow
+from lostwax.mes.domain import Card, ListName, Placed
+from lostwax.mes.store import ClaimRow, Operator, StepRow
 
 TAKABLE = (Status.MANUFACTURING_APPROVED, Status.REWORK)
 

@@ -17,7 +17,7 @@ from lostwax.kit.relay import Relay
 from lostwax.kit.service import run, serve
 from lostwax.kit.service_calls import publishing_operations
 from lostwax.kit.settings import read_settings
-from lostwax.mes import api, handlers, store, worker
+from lostwax.mes import api, handlers, pages, store, worker
 from lostwax.mes.clients import Lists
 from lostwax.mes.settings import Settings
 
@@ -68,13 +68,15 @@ async def serve_mes(settings: Settings) -> None:
             return runner.readiness
 
         verifier = ServiceVerifier("mes", settings.service_keys)
+        badges = api.Badges(KeyCache(look_up))
         app = build_app(
             "mes",
             [
-                *api.operations(workshop, api.Badges(KeyCache(look_up)), orders),
+                *api.operations(workshop, badges, orders),
                 *publishing_operations(WRITES, limits, pool, verifier),
             ],
             checks={"database": database_answers, "kafka": consumes},
+            extra_routes=pages.routes(badges, utc_now),
             description="The workshop's queue, for operators.",
         )
         await serve(

@@ -10,7 +10,7 @@ import msgspec
 from lostwax.contracts.orders import Order, Outcome
 from lostwax.kit.postgres import Connection
 from lostwax.mes import domain
-from lostwax.mes.domain import Card
+from lostwax.mes.domain import Placed
 
 _order = msgspec.json.Decoder(Order)
 
@@ -18,14 +18,6 @@ _order = msgspec.json.Decoder(Order)
 class Operator(msgspec.Struct, frozen=True):
     operator_id: UUID
     name: str
-
-
-class Placed(msgspec.Struct, frozen=True):
-    """An order's card and where it stands: its rank, and the list that shows it (None: none)."""
-
-    card: Card
-    rank: int
-    list: str | None
 
 
 class ClaimRow(msgspec.Struct, frozen=True):

@@ -8,8 +8,10 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
+from lostwax.contracts import topics
 from lostwax.contracts.ids import bucket_of, bucket_of_digest
-from lostwax.contracts.orders import Order
+from lostwax.contracts.orders import Order, OrderChanged
+from lostwax.kit import outbox
 from lostwax.kit.auth import ServiceVerifier
 from lostwax.kit.http import Operation, Parameter, answer, path_uuid, query
 from lostwax.kit.objects import Bucket
@@ -53,6 +55,16 @@ def operations(shards: ShardMap, models: Bucket, verifier: ServiceVerifier) -> l
             raise Problem(404, "not-found", "No such order", "Orders has not received it (yet).")
         return answer(History(versions))
 
+    async def republish_order(request: Request) -> Response:
+        order_id = wanted(request)
+        async with shards.of(bucket_of(order_id)).pool.acquire() as connection, connection.transaction():
+            entries = await store.lock_orders(connection, [order_id])
+            if order_id not in entries:
+                raise Problem(404, "not-found", "No such order", "Orders has not received it (yet).")
+            order = entries[order_id].order
+            await outbox.add(connection, [outbox.message(topics.ORDER_CHANGES, order_id, OrderChanged(order))])
+        return answer(order, 202)
+
     async def get_model_link(request: Request) -> Response:
         calling_service(verifier, request)
         sha256 = str(request.path_params["sha256"])
@@ -81,6 +93,15 @@ def operations(shards: ShardMap, models: Bucket, verifier: ServiceVerifier) -> l
             get_order,
             "One order as it is now",
             {200: Order},
+            {404: "not received"},
+            auth=SERVICE_AUTH,
+        ),
+        Operation(
+            "POST",
+            "/v1/orders/{order_id}/republish",
+            republish_order,
+            "Tell everybody of this order's current version once more",
+            {202: Order},
             {404: "not received"},
             auth=SERVICE_AUTH,
         ),

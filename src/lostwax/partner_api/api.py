@@ -22,10 +22,11 @@ from lostwax.contracts.orders import (
     Specification,
     Status,
 )
-from lostwax.kit.auth import BadCredentials, KeyCache
+from lostwax.kit.auth import BadCredentials, KeyCache, ServiceVerifier
 from lostwax.kit.http import Operation, Parameter, answer, bearer, path_uuid, query
 from lostwax.kit.objects import PresignedUpload, StorageAway
 from lostwax.kit.problems import Problem, not_found, try_later, unauthorized
+from lostwax.kit.service_calls import SERVICE_AUTH, calling_service
 from lostwax.partner_api import handlers, store
 from lostwax.partner_api.handlers import Door, Wish
 from lostwax.partner_api.store import Client, CommandRow, RequestRow
@@ -114,6 +115,36 @@ class OrdersPage(msgspec.Struct, frozen=True):
 
     orders: list[OrderView]
     next: UUID | None = None
+
+
+class Resend(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Orders whose requests are to be sent once more."""
+
+    order_ids: Annotated[list[UUID], Meta(min_length=1, max_length=1000)]
+
+
+class Resent(msgspec.Struct, frozen=True):
+    """How many requests were put into the outbox again; those that still wait there are not."""
+
+    resent: int
+
+
+def resend_operation(door: Door, verifier: ServiceVerifier) -> Operation:
+    """For Orders and the audit: send requests that did not arrive once more."""
+
+    async def resend_requests(request: Request, body: Resend) -> Response:
+        calling_service(verifier, request)
+        return answer(Resent(await handlers.resend_requests(door, body.order_ids)), 202)
+
+    return Operation(
+        "POST",
+        "/v1/requests/resend",
+        resend_requests,
+        "Send requests that did not arrive at Orders once more",
+        {202: Resent},
+        body=Resend,
+        auth=SERVICE_AUTH,
+    )
 
 
 def operations(door: Door, keys: KeyCache[Client]) -> list[Operation]:

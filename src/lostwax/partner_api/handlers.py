@@ -35,6 +35,7 @@ from lostwax.partner_api.store import Client, CommandRow, Intake, ModelRow, Requ
 CHANNEL = "partner_api"
 _REMEMBERED_MODELS = 200_000
 _order = msgspec.json.Decoder(Order)
+_requested = msgspec.json.Decoder(OrderRequested)
 _encode = msgspec.json.Encoder().encode
 
 
@@ -142,6 +143,15 @@ async def submit_order(door: Door, client: Client, idempotency_key: str, wish: W
             order_id=str(stored.order_id),
         )
     return stored.order_id
+
+
+async def resend_requests(door: Door, order_ids: Sequence[UUID]) -> int:
+    """Send these requests to Orders once more, but for those that still wait to be sent; returns how many."""
+    async with door.pool.acquire() as connection, connection.transaction():
+        bodies = await store.unsent_requests(connection, order_ids, topics.ORDER_REQUESTS.name)
+        requests = [_requested.decode(body) for body in bodies]
+        await outbox.add(connection, [outbox.message(topics.ORDER_REQUESTS, r.order_id, r) for r in requests])
+    return len(requests)
 
 
 async def _uploaded_model(door: Door, client: Client, sha256: str) -> ModelRef:

@@ -73,6 +73,7 @@ async def serve_partner_api(settings: Settings) -> None:
             "partner_api",
             [
                 *api.operations(door, KeyCache(look_up)),
+                api.resend_operation(door, verifier),
                 *publishing_operations(WRITES, limits, pool, verifier),
             ],
             checks={"database": database_answers, "kafka": consumes},

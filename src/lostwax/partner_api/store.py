@@ -222,6 +222,21 @@ async def requests_page(
     return [RequestRow(**r) for r in rows]
 
 
+async def unsent_requests(connection: Connection, order_ids: Sequence[UUID], topic: str) -> list[str]:
+    """Bodies of these requests, but for those whose message still waits in the outbox."""
+    rows = await connection.fetch(
+        """
+        SELECT body FROM requests r
+        WHERE order_id = ANY($1)
+          AND NOT EXISTS (SELECT FROM outbox o WHERE o.topic = $2 AND o.key = r.order_id::text)
+        ORDER BY order_id
+        """,
+        order_ids,
+        topic,
+    )
+    return [r["body"] for r in rows]
+
+
 async def take_changes(connection: Connection, orders: Sequence[Order]) -> None:
     """Keep each order whose version is newer than what is known; at most one version of each order."""
     await connection.execute(

@@ -1,0 +1,217 @@
+"""Robots that do what partners and operators do, through the same public APIs, and nothing else.
+
+They keep going while services are killed under them: what a sensible client does on a refused connection or a 503 is to
+send the same thing again under the same key.
+"""
+
+import asyncio
+import contextlib
+import random
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+import httpx
+
+from lostwax.audit.journal import Acknowledged, Journal
+from lostwax.samples import Sample
+
+TRY_AGAIN = frozenset({429, 500, 502, 503, 504})
+ALLOYS = ("sterling-925", "gold-14k", "gold-18k", "platinum-950", "brass")
+FINISHES = ("as-cast", "polished", "satin")
+
+
+class RobotFailed(Exception):
+    """A robot was told something that it should never hear; the text is what it was told."""
+
+
+class Door:
+    """One account's HTTP client: bearer credential, and patience."""
+
+    def __init__(self, url: str, credential: str) -> None:
+        self._http = httpx.AsyncClient(
+            base_url=url,
+            headers={"Authorization": f"Bearer {credential}"},
+            timeout=10,
+            limits=httpx.Limits(max_connections=64, max_keepalive_connections=64),
+        )
+
+    async def call(self, method: str, path: str, **arguments: Any) -> httpx.Response:
+        """Send until there is an answer other than 'not now'."""
+        pause = 0.05
+        while True:
+            try:
+                response = await self._http.request(method, path, **arguments)
+                if response.status_code not in TRY_AGAIN:
+                    return response
+            except httpx.TransportError:
+                pass  # killed, restarting, or cut: the same again
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, 1.0)
+
+    async def close(self) -> None:
+        await self._http.aclose()
+
+
+def told(response: httpx.Response, *expected: int) -> Any:
+    """The JSON of an expected answer. Raises RobotFailed."""
+    if response.status_code not in expected:
+        raise RobotFailed(
+            f"{response.request.method} {response.request.url.path}: {response.status_code} {response.text}"
+        )
+    return response.json()
+
+
+class Partner:
+    """Uploads models, orders pieces, accepts prices. Every 202 goes into the journal at once."""
+
+    def __init__(self, url: str, key: str, account: UUID, journal: Journal, *, standing_share: float = 0.2) -> None:
+        self._door = Door(url, key)
+        self._files = httpx.AsyncClient(timeout=60)
+        self._account = account
+        self._journal = journal
+        self._standing_share = standing_share
+        self._ready: dict[str, asyncio.Task[None]] = {}
+        self.accepted: list[UUID] = []
+        self.in_flight = 0
+
+    async def order(self, sample: Sample, submission: str, chance: random.Random) -> UUID:
+        """Order a piece from a model, uploading it first if this partner has not yet."""
+        upload = self._ready.get(sample.sha256)
+        if upload is None:
+            upload = self._ready[sample.sha256] = asyncio.create_task(self._upload(sample))
+        await upload
+        wish = {
+            "model": sample.sha256,
+            "alloy": chance.choice(ALLOYS),
+            "finish": chance.choice(FINISHES),
+            "quantity": chance.choice((1, 1, 1, 2, 5)),
+            "reference": submission,
+        }
+        if chance.random() < self._standing_share:
+            wish["approve_up_to"] = "1000000"
+        if chance.random() < 0.3:
+            wish["engraving"] = chance.choice(("Für immer", "M & J 2026", "L'amour", "∞"))
+        self.in_flight += 1
+        try:
+            answer = told(
+                await self._door.call("POST", "/v1/orders", json=wish, headers={"Idempotency-Key": submission}), 202
+            )
+        finally:
+            self.in_flight -= 1
+        order_id = UUID(answer["order_id"])
+        self._journal.write(Acknowledged(order_id, self._account, submission))
+        self.accepted.append(order_id)
+        return order_id
+
+    async def _upload(self, sample: Sample) -> None:
+        data = await asyncio.to_thread(sample.path.read_bytes)
+        body = {"name": sample.name, "size_bytes": len(data), "sha256": sample.sha256}
+        model = told(await self._door.call("POST", "/v1/models", json=body), 200, 201)
+        if (link := model["upload"]) is None:
+            return
+        while True:
+            with contextlib.suppress(httpx.TransportError):
+                response = await self._files.request(link["method"], link["url"], content=data, headers=link["headers"])
+                if response.status_code == 200:
+                    return
+                if response.status_code < 500:
+                    raise RobotFailed(f"upload: {response.status_code} {response.text}")
+            await asyncio.sleep(0.3)
+
+    async def accept_prices(self, pause_s: float = 0.2) -> None:
+        """Accept every price that is open, until cancelled."""
+        while True:
+            page = told(
+                await self._door.call("GET", "/v1/orders", params={"status": "PRICE_CALCULATED", "limit": 200}), 200
+            )
+            await asyncio.gather(*(self._accept(order) for order in page["orders"]))
+            await asyncio.sleep(pause_s)
+
+    async def _accept(self, order: dict[str, Any]) -> None:
+        quote = order["quote"]
+        body = {"quote_id": quote["quote_id"], "amount": quote["amount"]}
+        # 409: accepted already, by the look before this one.
+        told(await self._door.call("POST", f"/v1/orders/{order['order_id']}/accept", json=body), 202, 409)
+
+    async def unfinished(self, final: Sequence[str]) -> int:
+        """How many of the orders on the newest pages are not in one of the `final` statuses."""
+        open_orders, after = 0, None
+        while True:
+            parameters = {"limit": 200} | ({"after": after} if after else {})
+            page = told(await self._door.call("GET", "/v1/orders", params=parameters), 200)
+            open_orders += sum(o["status"] not in final for o in page["orders"])
+            after = page.get("next")
+            if after is None:
+                return open_orders
+
+    async def close(self) -> None:
+        await self._door.close()
+        await self._files.aclose()
+
+
+class Operator:
+    """Takes orders from the queue, makes, packs and ships them. Several of them get into each other's way."""
+
+    def __init__(self, url: str, badge: str, name: str, chance: random.Random) -> None:
+        self._door = Door(url, badge)
+        self.name = name
+        self._chance = chance
+        self._done: deque[str] = deque(maxlen=2000)
+        self.claims_won = 0
+        self.claims_lost = 0
+
+    async def work(self, pause_s: float = 0.1) -> None:
+        """Work until cancelled."""
+        while True:
+            busy = (
+                await self._finish_own()
+                + await self._take()
+                + await self._move("packing")
+                + await self._move("shipping")
+            )
+            await asyncio.sleep(0 if busy else pause_s)
+
+    async def _finish_own(self) -> int:
+        work = told(await self._door.call("GET", "/v1/work"), 200)["work"]
+        ready = [
+            w for w in work if w["claim"]["state"] == "confirmed" and w["card"]["status"] == "MANUFACTURING_STARTED"
+        ]
+        return sum(await asyncio.gather(*(self._step(w["card"], "complete") for w in ready)))
+
+    async def _take(self) -> int:
+        cards = await self._cards("queue")
+        taken = 0
+        for card in self._chance.sample(cards, min(4, len(cards))):
+            response = await self._door.call("POST", f"/v1/orders/{card['order_id']}/claim")
+            won = response.status_code == 200
+            told(response, 200, 409)
+            self.claims_won += won
+            self.claims_lost += not won
+            taken += won
+        return taken
+
+    async def _move(self, list_name: str) -> int:
+        cards = await self._cards(list_name)
+        some = self._chance.sample(cards, min(4, len(cards)))
+        step = "pack" if list_name == "packing" else "ship"
+        return sum(await asyncio.gather(*(self._step(card, step) for card in some)))
+
+    async def _cards(self, list_name: str) -> list[dict[str, Any]]:
+        page = told(await self._door.call("GET", f"/v1/lists/{list_name}", params={"limit": 20}), 200)
+        cards: list[dict[str, Any]] = page["cards"]
+        return cards
+
+    async def _step(self, card: dict[str, Any], step: str) -> int:
+        mark = f"{card['order_id']} {card['version']} {step}"
+        if mark in self._done:
+            return 0
+        body = {"carrier": "DHL", "tracking_number": card["code"]} if step == "ship" else None
+        response = await self._door.call("POST", f"/v1/orders/{card['order_id']}/{step}", json=body)
+        told(response, 202, 409)
+        self._done.append(mark)
+        return response.status_code == 202
+
+    async def close(self) -> None:
+        await self._door.close()

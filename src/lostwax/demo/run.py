@@ -1,0 +1,157 @@
+"""The demo: a fresh stack, partners and operators as robots, a live table, the audit's verdict."""
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
+from datetime import timedelta
+from pathlib import Path
+from uuid import UUID
+
+import asyncpg
+import msgspec
+
+from lostwax.audit.journal import Journal, read_journal
+from lostwax.audit.run import Report, audit
+from lostwax.audit.sources import Databases
+from lostwax.contracts.orders import Status
+from lostwax.demo.hops import Standing, standing
+from lostwax.demo.robots import Operator, Partner
+from lostwax.kit.clock import utc_now
+from lostwax.local.stack import Stack
+from lostwax.mes.handlers import add_operator
+from lostwax.partner_api.handlers import add_client
+from lostwax.samples import Sample, generate
+
+PARTNERS = ("Atelier Nord", "Gold & Grain", "Maison Lune")
+OPERATORS = ("Ida", "Tomasz", "Leila", "Bruno", "Wen")
+FINAL = (Status.SHIPPED, Status.CLOSED)
+NOTHING_MAY_STAY: Mapping[Status, timedelta] = {s: timedelta(0) for s in Status if s not in (*FINAL, Status.CANCELLED)}
+
+
+class Cast(msgspec.Struct):
+    """Everybody who plays, and what a visitor needs to come in beside them."""
+
+    partners: list[Partner]
+    operators: list[Operator]
+    key: str
+    badge: str
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """How far the demo is: orders accepted so far of those wanted, and where they stand."""
+
+    wanted: int
+    accepted: int
+    seconds: float
+    standing: Standing
+    claims_won: int
+    claims_lost: int
+
+
+async def admit_cast(stack: Stack, journal: Journal, resources: AsyncExitStack, seed: int) -> Cast:
+    """Make accounts for the robots, and a robot for each."""
+    partners, operators, key, badge = [], [], "", ""
+    connection = await asyncpg.connect(stack.env("partner_api")["LOSTWAX_DATABASE_URL"])
+    try:
+        for name in PARTNERS:
+            client, key = await add_client(connection, name)
+            partners.append(Partner(stack.url("partner_api"), key, client.client_id, journal))
+    finally:
+        await connection.close()
+    connection = await asyncpg.connect(stack.env("mes")["LOSTWAX_DATABASE_URL"])
+    try:
+        for number, name in enumerate(OPERATORS):
+            _, badge = await add_operator(connection, name)
+            operators.append(Operator(stack.url("mes"), badge, name, random.Random(seed + number)))
+    finally:
+        await connection.close()
+    for partner in partners:
+        resources.push_async_callback(partner.close)
+    for robot in operators:
+        resources.push_async_callback(robot.close)
+    return Cast(partners, operators, key, badge)
+
+
+async def ship_orders(
+    stack: Stack,
+    databases: Databases,
+    orders: int,
+    folder: Path,
+    *,
+    seed: int,
+    show: Callable[[Progress], None],
+    limit_s: float,
+    per_second: float = 40,
+) -> tuple[Cast, Report]:
+    """Have `orders` orders placed, made and shipped by robots, then audit. Raises RobotFailed; past `limit_s` seconds
+    without all shipped the audit names those that are not."""
+    folder.mkdir(parents=True, exist_ok=True)
+    samples = await asyncio.to_thread(generate, folder / "models", min(orders, 24), seed)
+    journal_path = folder / "journal.jsonl"
+    journal_path.unlink(missing_ok=True)
+    journal = Journal(journal_path)
+    async with AsyncExitStack() as resources:
+        resources.callback(journal.close)
+        cast = await admit_cast(stack, journal, resources, seed)
+        started = time.monotonic()
+        async with asyncio.TaskGroup() as robots:
+            tasks = [robots.create_task(p.accept_prices()) for p in cast.partners]
+            tasks += [robots.create_task(o.work()) for o in cast.operators]
+            placing = robots.create_task(_place(cast.partners, samples, orders, seed, per_second))
+            await _watch(databases, cast, orders, show, started, limit_s)
+            for task in (*tasks, placing):
+                task.cancel()
+    report = await audit(
+        databases,
+        stack.env("orders")["LOSTWAX_KAFKA_BOOTSTRAP"],
+        read_journal(journal_path),
+        now=utc_now,
+        limits=NOTHING_MAY_STAY,
+    )
+    return cast, report
+
+
+async def _place(
+    partners: list[Partner], samples: list[Sample], orders: int, seed: int, per_second: float
+) -> list[UUID]:
+    chance = random.Random(seed)
+    started = time.monotonic()
+    async with asyncio.TaskGroup() as group:
+        tasks = []
+        for number in range(orders):
+            await asyncio.sleep(max(0.0, started + number / per_second - time.monotonic()))
+            partner = partners[number % len(partners)]
+            sample = samples[number % len(samples)]
+            own = random.Random(chance.random())
+            tasks.append(group.create_task(partner.order(sample, f"demo-{seed}-{number}", own)))
+    return [task.result() for task in tasks]
+
+
+async def _watch(
+    databases: Databases,
+    cast: Cast,
+    orders: int,
+    show: Callable[[Progress], None],
+    started: float,
+    limit_s: float,
+) -> None:
+    while True:
+        began = time.monotonic()
+        now = await standing(databases.shards)
+        accepted = sum(len(p.accepted) for p in cast.partners)
+        show(
+            Progress(
+                orders,
+                accepted,
+                began - started,
+                now,
+                sum(o.claims_won for o in cast.operators),
+                sum(o.claims_lost for o in cast.operators),
+            )
+        )
+        if sum(now.by_status.get(s, 0) for s in FINAL) >= orders or began - started > limit_s:
+            return
+        # A large demo's history takes time to read; most of the time belongs to the orders.
+        await asyncio.sleep(max(0.4, 5 * (time.monotonic() - began)))
