@@ -84,9 +84,10 @@ async def ship_orders(
     show: Callable[[Progress], None],
     limit_s: float,
     per_second: float = 40,
+    already: int = 0,
 ) -> tuple[Cast, Report]:
     """Have `orders` orders placed, made and shipped by robots, then audit. Raises RobotFailed; past `limit_s` seconds
-    without all shipped the audit names those that are not."""
+    without all shipped the audit names those that are not. `already`: orders that were shipped before."""
     folder.mkdir(parents=True, exist_ok=True)
     samples = await asyncio.to_thread(generate, folder / "models", min(orders, 24), seed)
     journal_path = folder / "journal.jsonl"
@@ -100,7 +101,7 @@ async def ship_orders(
             tasks = [robots.create_task(p.accept_prices()) for p in cast.partners]
             tasks += [robots.create_task(o.work()) for o in cast.operators]
             placing = robots.create_task(_place(cast.partners, samples, orders, seed, per_second))
-            await _watch(databases, cast, orders, show, started, limit_s)
+            await _watch(databases, cast, orders, already, show, started, limit_s)
             for task in (*tasks, placing):
                 task.cancel()
     report = await audit(
@@ -133,6 +134,7 @@ async def _watch(
     databases: Databases,
     cast: Cast,
     orders: int,
+    already: int,
     show: Callable[[Progress], None],
     started: float,
     limit_s: float,
@@ -151,7 +153,7 @@ async def _watch(
                 sum(o.claims_lost for o in cast.operators),
             )
         )
-        if sum(now.by_status.get(s, 0) for s in FINAL) >= orders or began - started > limit_s:
+        if sum(now.by_status.get(s, 0) for s in FINAL) >= orders + already or began - started > limit_s:
             return
         # A large demo's history takes time to read; most of the time belongs to the orders.
         await asyncio.sleep(max(0.4, 5 * (time.monotonic() - began)))

@@ -1,0 +1,186 @@
+"""`order`: place one order as a partner, and follow it live."""
+
+import hashlib
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    import httpx
+    from rich.console import Console
+
+ENDS = ("SHIPPED", "CLOSED", "CANCELLED", "PRICE_FAILED")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this file."""
+    app.command()(order)
+
+
+def order(
+    file: Annotated[
+        Path, typer.Argument(exists=True, dir_okay=False, readable=True, help="The 3D model, an STL in mm.")
+    ],
+    alloy: Annotated[str, typer.Option(help="E.g. sterling-925, gold-14k, gold-18k, platinum-950, brass.")],
+    finish: Annotated[str, typer.Option(help="E.g. as-cast, polished, satin, rhodium-plated.")],
+    quantity: Annotated[int, typer.Option(min=1, max=1000)] = 1,
+    ring_size: Annotated[float | None, typer.Option(help="EU: inner circumference, mm.")] = None,
+    scale: Annotated[float | None, typer.Option(help="Uniform factor on the drawn model.")] = None,
+    engraving: Annotated[str | None, typer.Option()] = None,
+    accept: Annotated[bool, typer.Option("--accept", help="Accept the price without asking.")] = False,
+    stack: Annotated[str, typer.Option("--stack", help="Which local stack; started when it does not run.")] = "dev",
+) -> None:
+    """Upload the model, order it, show the price with its breakdown, then follow the order until it is shipped.
+
+    Another partner API than the local one: LOSTWAX_PARTNER_URL and LOSTWAX_API_KEY in the environment.
+    """
+    import httpx
+    from rich.console import Console
+
+    console = Console()
+    url, key = _partner(stack, console)
+    with httpx.Client(base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=30) as client:
+        sha256 = _upload(client, console, file)
+        wish = {
+            "model": sha256,
+            "alloy": alloy,
+            "finish": finish,
+            "quantity": quantity,
+            "ring_size": ring_size,
+            "scale": scale,
+            "engraving": engraving,
+        }
+        submission = f"order-{time.time_ns()}"
+        response = client.post("/v1/orders", json=wish, headers={"Idempotency-Key": submission})
+        accepted = _told(response, console, 202)
+        began = time.monotonic()
+        console.print(f"accepted as [bold]{accepted['code']}[/]  {accepted['order_id']}", highlight=False)
+        for seen in _follow(client, console, accepted["order_id"]):
+            status = seen["status"]
+            console.print(f"{time.monotonic() - began:7.2f} s  {status}", highlight=False)
+            if status == "PRICE_CALCULATED":
+                _show_price(console, seen["quote"])
+                if not accept and not (console.is_terminal and typer.confirm("Accept this price?", default=True)):
+                    console.print("not accepted; the price is held until " + seen["quote"]["expires_at"][:10])
+                    return
+                quote = seen["quote"]
+                body = {"quote_id": quote["quote_id"], "amount": quote["amount"]}
+                _told(client.post(f"/v1/orders/{accepted['order_id']}/accept", json=body), console, 202)
+            elif status == "PRICE_FAILED":
+                failure = seen["failure"]
+                console.print(f"[red]no price[/] ({failure['code']}): {failure['detail']}", highlight=False)
+                console.print(f"to be mended by: {failure['mended_by']}")
+                raise typer.Exit(1)
+            elif status == "SHIPPED":
+                shipment = seen["shipment"]
+                console.print(f"with {shipment['carrier']}, {shipment['tracking_number']}")
+
+
+def _partner(stack: str, console: "Console") -> tuple[str, str]:
+    """Address and key: the environment's, else the local stack's with a key made for the command line."""
+    if "LOSTWAX_PARTNER_URL" in os.environ:
+        return os.environ["LOSTWAX_PARTNER_URL"], os.environ["LOSTWAX_API_KEY"]
+    import asyncpg
+
+    from lostwax.local.places import STACKS, Missing
+    from lostwax.local.setup import write_private
+    from lostwax.local.stack import Stack, StackFailed
+    from lostwax.partner_api.handlers import add_client
+
+    try:
+        with console.status("looking for the stack"):
+            running = Stack.start(STACKS / stack, owned=False, fresh=False, preferred_ports=True)
+    except (StackFailed, Missing) as failure:
+        console.print(str(failure), style="red", markup=False, highlight=False)
+        raise typer.Exit(2) from failure
+    remembered = running.folder / "command-line.key"
+    if not remembered.exists():
+        import asyncio
+
+        async def make() -> str:
+            connection = await asyncpg.connect(running.env("partner_api")["LOSTWAX_DATABASE_URL"])
+            try:
+                return (await add_client(connection, "Command line"))[1]
+            finally:
+                await connection.close()
+
+        write_private(remembered, asyncio.run(make()))
+    return running.url("partner_api"), remembered.read_text().strip()
+
+
+def _upload(client: "httpx.Client", console: "Console", file: Path) -> str:
+    """Register and upload the model unless it is there already; its sha-256."""
+    import httpx
+
+    data = file.read_bytes()
+    sha256 = hashlib.sha256(data).hexdigest()
+    body = {"name": file.name, "size_bytes": len(data), "sha256": sha256}
+    model = _told(client.post("/v1/models", json=body), console, 200, 201)
+    link = model["upload"]
+    if link is not None:
+        with console.status(f"uploading {len(data) / 1e6:.1f} MB"):
+            sent = httpx.request(link["method"], link["url"], content=data, headers=link["headers"], timeout=300)
+        if sent.status_code != 200:
+            console.print(f"upload refused: {sent.status_code} {sent.text}", style="red", markup=False)
+            raise typer.Exit(1)
+    return sha256
+
+
+def _follow(client: "httpx.Client", console: "Console", order_id: str) -> Iterator[dict[str, Any]]:
+    """The order each time its status has changed, until it ends."""
+    import httpx
+
+    status = None
+    with console.status("following; Ctrl-C leaves the order alone"):
+        while status not in ENDS:
+            try:
+                response = client.get(f"/v1/orders/{order_id}")
+            except httpx.TransportError:
+                response = httpx.Response(503)
+            if response.status_code == 503:
+                time.sleep(0.5)  # restarting, most likely; the order is safe
+                continue
+            seen: dict[str, Any] = _told(response, console, 200)
+            if seen["status"] != status:
+                status = seen["status"]
+                yield seen
+            else:
+                time.sleep(0.1)
+
+
+def _show_price(console: "Console", quote: dict[str, Any]) -> None:
+    from rich.table import Table
+
+    geometry = quote["geometry"]
+    x, y, z = geometry["box_mm"]
+    console.print(
+        f"volume {geometry['volume_mm3']:.4f} mm3, area {geometry['area_mm2']:.2f} mm2,"
+        f" box {x:.2f} x {y:.2f} x {z:.2f} mm, {geometry['triangles']} triangles",
+        highlight=False,
+    )
+    for note in geometry["notes"]:
+        console.print(f"note: {note}", style="yellow", markup=False)
+    table = Table(box=None, pad_edge=False)
+    table.add_column("")
+    for name in ("quantity", "unit", "unit price", quote["currency"]):
+        table.add_column(name, justify="left" if name == "unit" else "right")
+    for line in quote["lines"]:
+        table.add_row(line["name"], line["quantity"], line["unit"], line["unit_price"], line["amount"])
+    table.add_row("[bold]total[/]", "", "", "", f"[bold]{quote['amount']}[/]")
+    console.print(table)
+
+
+def _told(response: "httpx.Response", console: "Console", *expected: int) -> Any:
+    """The answer's JSON; prints the problem and ends with 1 when it is another than expected."""
+    if response.status_code in expected:
+        return response.json()
+    try:
+        problem = response.json()
+        console.print(f"{problem['title']}. {problem.get('detail', '')}", style="red", markup=False)
+    except (ValueError, KeyError):
+        console.print(f"{response.status_code} {response.text[:500]}", style="red", markup=False)
+    raise typer.Exit(1)
