@@ -1,0 +1,330 @@
+"""What tests are made of: plain functions that build messages, or do by HTTP what a partner and an operator do."""
+
+import asyncio
+import hashlib
+import inspect
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from random import Random
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import httpx
+import msgspec
+from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
+from confluent_kafka import Message as KafkaMessage
+
+from lostwax import samples
+from lostwax.contracts.ids import new_id
+from lostwax.contracts.orders import (
+    Action,
+    Actor,
+    ActorKind,
+    Command,
+    Geometry,
+    ModelRef,
+    Order,
+    OrderRequested,
+    PriceFailure,
+    PriceLine,
+    Quote,
+    Shipment,
+    Specification,
+    Status,
+    Transition,
+)
+from lostwax.contracts.pricing import NotPriced, Priced, PriceResult
+from lostwax.kit.auth import ServiceSigner
+from lostwax.kit.kafka import OutgoingRecord
+from lostwax.local.stack import Stack
+from lostwax.mes.handlers import add_operator
+from lostwax.partner_api.handlers import add_client
+from lostwax.samples.files import binary
+
+NOON = datetime(2026, 11, 2, 12, 0, 0, 123_000, tzinfo=UTC)
+ACCOUNT = UUID("0197f0a0-0000-7000-8000-00000000acc1")
+PARTNER = Actor(kind=ActorKind.PARTNER, id=str(ACCOUNT), name="Partner & Co", account=ACCOUNT)
+OPERATOR = Actor(kind=ActorKind.OPERATOR, id="0197f0a0-0000-7000-8000-0000000000a1", name="Ada")
+OTHER_OPERATOR = Actor(kind=ActorKind.OPERATOR, id="0197f0a0-0000-7000-8000-0000000000b2", name="Ben")
+SELLER = Actor(kind=ActorKind.SELLER, id="0197f0a0-0000-7000-8000-0000000000c3", name="Cleo")
+SYSTEM = Actor(kind=ActorKind.SYSTEM, id="orders", name="Orders")
+NOT_CLOSED = PriceFailure(code="not_closed", detail="The surface has a hole.", mended_by="customer")
+
+VERSION_AT: Mapping[Status, int] = {
+    Status.SUBMITTED: 1,
+    Status.PRICE_CALCULATED: 2,
+    Status.PRICE_FAILED: 2,
+    Status.MANUFACTURING_APPROVED: 3,
+    Status.MANUFACTURING_STARTED: 4,
+    Status.MANUFACTURING_COMPLETED: 5,
+    Status.PACKAGING: 6,
+    Status.SHIPPED: 7,
+    Status.CLOSED: 8,
+    Status.REWORK: 6,
+    Status.ON_HOLD: 4,
+    Status.CANCELLED: 4,
+}
+"""The version at which an order that went straight there has each status."""
+
+_UNPRICED = (Status.SUBMITTED, Status.PRICE_FAILED)
+_UNAPPROVED = (*_UNPRICED, Status.PRICE_CALCULATED)
+_IN_HAND = (Status.MANUFACTURING_STARTED, Status.MANUFACTURING_COMPLETED, Status.PACKAGING, Status.SHIPPED)
+
+
+def a_digest() -> str:
+    """A sha-256 that no file has."""
+    return hashlib.sha256(new_id().bytes).hexdigest()
+
+
+def a_specification(**changes: Any) -> Specification:
+    model = ModelRef(sha256=a_digest(), size_bytes=100_084, name="ring.stl")
+    whole = Specification(model=model, alloy="gold-14k", finish="polished", quantity=1, ring_size=54.0)
+    return msgspec.structs.replace(whole, **changes)
+
+
+def a_geometry(**changes: Any) -> Geometry:
+    whole = Geometry(volume_mm3=412.5, area_mm2=890.25, box_mm=(21.0, 21.0, 4.0), triangles=2_000, closed=True)
+    return msgspec.structs.replace(whole, **changes)
+
+
+def a_quote(**changes: Any) -> Quote:
+    """Held from NOON for a fortnight, 129.50 EUR."""
+    line = PriceLine(
+        code="metal",
+        name="Gold 14K",
+        quantity=Decimal("5.39"),
+        unit="g",
+        unit_price=Decimal("24.03"),
+        amount=Decimal("129.50"),
+    )
+    whole = Quote(
+        quote_id=new_id(),
+        amount=Decimal("129.50"),
+        currency="EUR",
+        lines=(line,),
+        geometry=a_geometry(),
+        tariff_version="2026-11",
+        priced_at=NOON,
+        expires_at=NOON + timedelta(days=14),
+    )
+    return msgspec.structs.replace(whole, **changes)
+
+
+def an_order(status: Status = Status.SUBMITTED, **changes: Any) -> Order:
+    """An order that went straight to `status`: the version, price, maker and parcel are as they would be."""
+    whole = Order(
+        order_id=new_id(),
+        version=VERSION_AT[status],
+        status=status,
+        account=ACCOUNT,
+        channel="partner_api",
+        reference="PO-1",
+        specification=a_specification(),
+        submitted_at=NOON,
+        updated_at=NOON,
+        transition=Transition(source=None, target=status, actor=PARTNER, at=NOON),
+        quote=None if status in _UNPRICED else a_quote(),
+        failure=NOT_CLOSED if status is Status.PRICE_FAILED else None,
+        approved_at=None if status in _UNAPPROVED else NOON,
+        maker=OPERATOR if status in _IN_HAND else None,
+        shipment=Shipment("DHL", "42") if status is Status.SHIPPED else None,
+    )
+    return msgspec.structs.replace(whole, **changes)
+
+
+def a_request(**changes: Any) -> OrderRequested:
+    whole = OrderRequested(
+        order_id=new_id(),
+        account=ACCOUNT,
+        channel="partner_api",
+        specification=a_specification(),
+        requested_at=NOON,
+        reference="PO-1",
+    )
+    return msgspec.structs.replace(whole, **changes)
+
+
+def a_command(order: Order, action: Action, actor: Actor = OPERATOR, **changes: Any) -> Command:
+    """A wish by somebody who saw the order as it is."""
+    whole = Command(
+        command_id=new_id(),
+        order_id=order.order_id,
+        actor=actor,
+        seen_version=order.version,
+        issued_at=NOON,
+        action=action,
+    )
+    return msgspec.structs.replace(whole, **changes)
+
+
+def a_price(job_id: UUID, subject_id: UUID, amount: str = "129.50", failure: PriceFailure | None = None) -> PriceResult:
+    """The answer to a price job."""
+    quote = a_quote()
+    priced = Priced(amount=Decimal(amount), lines=quote.lines, geometry=quote.geometry)
+    return PriceResult(
+        job_id=job_id,
+        subject_id=subject_id,
+        currency="EUR",
+        tariff_version="2026-11",
+        result=priced if failure is None else NotPriced(failure),
+    )
+
+
+class Partner(httpx.AsyncClient):
+    """A partner's program: speaks to the partner API with its key."""
+
+    client_id: UUID
+    key: str
+
+
+class Operator(httpx.AsyncClient):
+    """An operator's browser: speaks to the MES with their badge."""
+
+    operator_id: UUID
+    name: str
+    badge: str
+
+
+async def a_partner(stack: Stack, name: str = "Partner & Co") -> Partner:
+    """A new partner, let in as `lostwax partner add` does. The caller closes it."""
+    connection = await asyncpg.connect(stack.env("partner_api")["LOSTWAX_DATABASE_URL"], timeout=5)
+    try:
+        client, key = await add_client(connection, name)
+    finally:
+        await connection.close()
+    partner = Partner(base_url=stack.url("partner_api"), headers={"Authorization": f"Bearer {key}"}, timeout=20)
+    partner.client_id, partner.key = client.client_id, key
+    return partner
+
+
+async def an_operator(stack: Stack, name: str = "Ada") -> Operator:
+    """A new operator, let in as `lostwax operator add` does. The caller closes it."""
+    connection = await asyncpg.connect(stack.env("mes")["LOSTWAX_DATABASE_URL"], timeout=5)
+    try:
+        operator, badge = await add_operator(connection, name)
+    finally:
+        await connection.close()
+    client = Operator(base_url=stack.url("mes"), headers={"Authorization": f"Bearer {badge}"}, timeout=20)
+    client.operator_id, client.name, client.badge = operator.operator_id, name, badge
+    return client
+
+
+def a_model_file() -> bytes:
+    """A sound ring, some 100 kB, of a width that no other has."""
+    width = Random(new_id().int).uniform(2, 6)
+    return binary(samples.band(size=54, width=width, around=64, across=8).triangles)
+
+
+async def register_model(
+    partner: Partner, content: bytes, *, name: str = "ring.stl", sha256: str | None = None
+) -> tuple[str, dict[str, Any]]:
+    """Announce a file; returns its digest and the model as the API shows it, with the link to upload it."""
+    digest = sha256 or hashlib.sha256(content).hexdigest()
+    response = await partner.post(
+        "/v1/models", json={"name": name, "size_bytes": max(1, len(content)), "sha256": digest}
+    )
+    assert response.status_code in (200, 201), response.text
+    return digest, response.json()
+
+
+async def put_file(upload: Mapping[str, Any], content: bytes) -> httpx.Response:
+    """Send a file to the link that a registration gave."""
+    async with httpx.AsyncClient(timeout=20) as http:
+        return await http.put(upload["url"], content=content, headers=upload["headers"])
+
+
+async def an_uploaded_model(partner: Partner, content: bytes | None = None) -> str:
+    """A model of the partner's in staging, ready to be ordered; returns its digest."""
+    content = a_model_file() if content is None else content
+    digest, model = await register_model(partner, content)
+    if model.get("upload"):
+        response = await put_file(model["upload"], content)
+        assert response.status_code == 200, response.text
+    return digest
+
+
+def order_body(model: str, **changes: Any) -> dict[str, Any]:
+    return {"model": model, "alloy": "gold-14k", "finish": "polished", "ring_size": 54, **changes}
+
+
+async def submit(partner: Partner, model: str, *, key: str | None = None, **changes: Any) -> str:
+    """Order a piece; returns the order's id."""
+    response = await partner.post(
+        "/v1/orders", json=order_body(model, **changes), headers={"Idempotency-Key": key or new_id().hex}
+    )
+    assert response.status_code == 202, response.text
+    return str(response.json()["order_id"])
+
+
+async def order_at(partner: Partner, order_id: str, *statuses: str, seconds: float = 20) -> dict[str, Any]:
+    """The partner's order once it stands at one of `statuses`."""
+
+    async def there() -> dict[str, Any] | None:
+        order: dict[str, Any] = (await partner.get(f"/v1/orders/{order_id}")).raise_for_status().json()
+        return order if order["status"] in statuses else None
+
+    return await wait_for(there, seconds)
+
+
+async def an_approved_order(partner: Partner, model: str | None = None, **changes: Any) -> str:
+    """An order of the partner's that waits for an operator; returns its id."""
+    model = model or await an_uploaded_model(partner)
+    order_id = await submit(partner, model, approve_up_to="1000000", **changes)
+    await order_at(partner, order_id, "MANUFACTURING_APPROVED")
+    return order_id
+
+
+async def wait_for(condition: Callable[[], Any | Awaitable[Any]], seconds: float = 20) -> Any:
+    """The first true value of `condition`, a plain or async function asked again and again. Fails after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while True:
+        value = condition()
+        if inspect.isawaitable(value):
+            value = await value
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not so within {seconds} s: {condition.__qualname__}, last {value!r}")
+        await asyncio.sleep(0.02)
+
+
+def service_token(stack: Stack, caller: str, audience: str) -> str:
+    """What `caller` sends with a request to `audience`."""
+    return ServiceSigner(caller, stack.env(caller)["LOSTWAX_SERVICE_KEY"]).token(audience)
+
+
+def as_record(topic: str, partition: int, type_name: str, payload: bytes, key: str = "k") -> OutgoingRecord:
+    """A record as the relay would send it; `type_name` "" leaves the type out."""
+    headers = {"ce_id": str(new_id()), "ce_source": "test", **({"ce_type": type_name} if type_name else {})}
+    return OutgoingRecord(topic, key, payload, headers, partition)
+
+
+def records_of(bootstrap: str, topics: Sequence[str]) -> list[KafkaMessage]:
+    """Everything that stands in these topics now, in the order of each partition."""
+    consumer = Consumer(
+        {"bootstrap.servers": bootstrap, "group.id": f"reader-{new_id()}", "enable.auto.commit": False, "log_level": 3}
+    )
+    try:
+        ends: dict[tuple[str, int], int] = {}
+        for topic in topics:
+            for number in consumer.list_topics(topic, timeout=10).topics[topic].partitions:
+                low, high = consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=10)
+                if high > low:
+                    ends[(topic, number)] = high
+        consumer.assign([TopicPartition(t, n, OFFSET_BEGINNING) for t, n in ends])
+        found: list[KafkaMessage] = []
+        deadline = time.monotonic() + 20
+        while ends:
+            assert time.monotonic() < deadline, f"cannot read {list(ends)}"
+            for message in consumer.consume(1000, 0.2):
+                assert message.error() is None, message.error()
+                place = (str(message.topic()), int(message.partition() or 0))
+                found.append(message)
+                if place in ends and int(message.offset() or 0) >= ends[place] - 1:
+                    del ends[place]
+        return found
+    finally:
+        consumer.close()
