@@ -122,7 +122,7 @@ def refuse_cross_site(request: Request) -> None:
     else:
         own = origin is None or urlsplit(origin).netloc == request.headers.get("host")
     if not own:
-        raise Problem(403, "cross-site", "This was sent from another page", "Use the operators' page, or a bearer badge.")
+        raise Problem(403, "cross-site", "This came from another page", "Use the operators' page, or a bearer badge.")
 
 
 class OrdersClient:
