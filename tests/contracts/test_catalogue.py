@@ -6,6 +6,18 @@ from typing import Any
 
 import msgspec
 import pytest
+from tests.builders import (
+    ACCOUNT,
+    NOON,
+    NOT_CLOSED,
+    PARTNER,
+    a_command,
+    a_digest,
+    a_price,
+    a_request,
+    a_specification,
+    an_order,
+)
 
 from lostwax.contracts import catalogue, models, orders, pricing
 from lostwax.contracts.ids import new_id
@@ -20,18 +32,6 @@ from lostwax.contracts.orders import (
     Status,
 )
 from lostwax.orders.handlers import load_tariff
-from tests.builders import (
-    ACCOUNT,
-    NOON,
-    NOT_CLOSED,
-    PARTNER,
-    a_command,
-    a_digest,
-    a_price,
-    a_request,
-    a_specification,
-    an_order,
-)
 
 FULL = a_specification(scale=1.25, engraving='für immer "2026"', deadline=date(2026, 12, 24), quantity=1000)
 
@@ -116,7 +116,7 @@ def test_what_is_no_message_cannot_be_encoded() -> None:
 
 
 def with_unknown_fields(value: Any) -> Any:
-    """The same JSON with a field more in every object that is a struct (a tariff's dicts of alloys stay as they are)."""
+    """The same JSON with a field more in every object that is a struct; dicts of alloys stay as they are."""
     if isinstance(value, dict):
         wider = {k: v if k in ("alloys", "finishes") else with_unknown_fields(v) for k, v in value.items()}
         return {**wider, "added_in_2031": {"a": [1]}}

@@ -145,6 +145,7 @@ async def create_orders(orders: Orders, shard: Shard, requests: Sequence[OrderRe
         entries.setdefault(request.order_id, Entry(order, domain.price_job(order) if has_model else None))
     async with shard.pool.acquire() as connection, connection.transaction():
         await check_owned(connection, map(bucket_of, entries))
+        await store.lock_arrivals(connection, entries)
         new_ids = await store.insert_orders(connection, list(entries.values()))
         if not new_ids:
             return
@@ -187,12 +188,18 @@ async def obey_commands(orders: Orders, shard: Shard, commands: Sequence[Command
     async with shard.pool.acquire() as connection, connection.transaction():
         await check_owned(connection, (bucket_of(c.order_id) for c in commands))
         entries = await store.lock_orders(connection, (c.order_id for c in commands))
+        if absent := {c.order_id for c in commands} - set(entries):
+            # Each may be being created just now, by a transaction that has looked for early commands already.
+            await store.lock_arrivals(connection, absent)
+            entries |= await store.lock_orders(connection, absent)
         decided = await store.decided_commands(connection, (c.command_id for c in commands))
-        new: dict[UUID, Command] = {c.command_id: c for c in reversed(commands) if c.command_id not in decided}
-        in_sequence = [c for c in commands if new.get(c.command_id) is c]
-        await store.keep_early_commands(connection, [c for c in in_sequence if c.order_id not in entries])
+        new: dict[UUID, Command] = {}
+        for command in commands:
+            if command.command_id not in decided:
+                new.setdefault(command.command_id, command)
+        await store.keep_early_commands(connection, [c for c in new.values() if c.order_id not in entries])
         changes = _Changes(orders, entries)
-        outcomes = changes.obey([c for c in in_sequence if c.order_id in entries], now)
+        outcomes = changes.obey([c for c in new.values() if c.order_id in entries], now)
         await store.insert_outcomes(connection, outcomes)
         await changes.write(connection)
 

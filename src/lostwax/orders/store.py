@@ -5,9 +5,11 @@ from uuid import UUID
 
 import msgspec
 
+from lostwax.contracts.ids import bucket_of, partition_of
 from lostwax.contracts.orders import Command, Order, Outcome, PriceFailure
 from lostwax.kit.postgres import Connection
 
+_ARRIVALS_LOCK = 7_300
 _encode = msgspec.json.Encoder().encode
 _order = msgspec.json.Decoder(Order)
 _command = msgspec.json.Decoder(Command)
@@ -153,8 +155,9 @@ async def keep_early_commands(connection: Connection, commands: Sequence[Command
         return
     await connection.execute(
         """
-        INSERT INTO early_commands (command_id, order_id, body)
-        SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::jsonb[])
+        INSERT INTO early_commands (command_id, order_id, body, received_at)
+        SELECT command_id, order_id, body, now() + n * interval '1 microsecond'
+        FROM unnest($1::uuid[], $2::uuid[], $3::jsonb[]) WITH ORDINALITY AS e(command_id, order_id, body, n)
         ON CONFLICT (command_id) DO NOTHING
         """,
         [c.command_id for c in commands],
@@ -222,6 +225,16 @@ async def take_waiters(connection: Connection, sha256: str, account: UUID | None
         account,
     )
     return sorted(UUID(int=r["order_id"].int) for r in rows)
+
+
+async def lock_arrivals(connection: Connection, order_ids: Iterable[UUID]) -> None:
+    """One transaction at a time creates orders of a partition, or keeps commands that came before theirs, so that no
+    command is kept just after its order looked for it."""
+    await connection.execute(
+        "SELECT pg_advisory_xact_lock($1, partition) FROM unnest($2::int[]) AS partition",
+        _ARRIVALS_LOCK,
+        sorted({partition_of(bucket_of(i)) for i in order_ids}),
+    )
 
 
 async def lock_model(connection: Connection, sha256: str) -> None:
