@@ -6,11 +6,10 @@ from typing import Any
 from uuid import UUID
 
 import msgspec
-from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute, Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lostwax.kit import tracing
@@ -110,58 +109,39 @@ def build_app(
     async def openapi_document(_: Request) -> Response:
         return Response(document, media_type="application/json")
 
-    app = Starlette(
+    router = Router(
         routes=[
             Route("/health/live", live),
             Route("/health/ready", ready),
             Route("/openapi.json", openapi_document),
-            *[Route(o.path, _adapted(o), methods=[o.method]) for o in operations],
+            *[Route(o.path, _Endpoint(o), methods=[o.method]) for o in operations],
             *extra_routes,
-        ],
-        exception_handlers={
-            Problem: lambda _, error: error.response(),
-            HTTPException: _http_exception,
-            Overloaded: lambda _, error: try_later(
-                "More orders arrive than can be stored at once. Nothing was stored; send it again.",
-                after_s=error.retry_after_s,
-            ).response(),
-        },
+        ]
     )
-    return TraceMiddleware(app, name)
+    return Outermost(router, name)
 
 
-def _http_exception(_: Request, error: Any) -> Response:
-    titles = {
-        404: ("not-found", "No such page"),
-        405: ("method-not-allowed", "This method is not offered here"),
-    }
-    code, title = titles.get(error.status_code, ("http-error", str(error.detail)))
-    return Problem(error.status_code, code, title, headers=dict(error.headers or {})).response()
+class _Endpoint:
+    """An operation as an ASGI application: Starlette then adds no wrapping of its own; errors go to Outermost."""
 
+    def __init__(self, operation: Operation) -> None:
+        self._endpoint = operation.endpoint
+        self._decoder = None if operation.body is None else msgspec.json.Decoder(operation.body)
 
-def _adapted(operation: Operation) -> Callable[[Request], Awaitable[Response]]:
-    endpoint, body_type = operation.endpoint, operation.body
-    if body_type is None:
-
-        async def without_body(request: Request) -> Response:
-            response: Response = await endpoint(request)
-            return response
-
-        return without_body
-    decoder = msgspec.json.Decoder(body_type)
-
-    async def with_body(request: Request) -> Response:
-        raw = await read_body(request)
-        try:
-            body = decoder.decode(raw)
-        except msgspec.ValidationError as error:
-            raise _misfit(str(error)) from None
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise Problem(400, "not-json", "The body is not JSON", str(error)) from None
-        response: Response = await endpoint(request, body)
-        return response
-
-    return with_body
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        if self._decoder is None:
+            response: Response = await self._endpoint(request)
+        else:
+            raw = await read_body(request)
+            try:
+                body = self._decoder.decode(raw)
+            except msgspec.ValidationError as error:
+                raise _misfit(str(error)) from None
+            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                raise Problem(400, "not-json", "The body is not JSON", str(error)) from None
+            response = await self._endpoint(request, body)
+        await response(scope, receive, send)
 
 
 def _misfit(message: str) -> Problem:
@@ -180,25 +160,27 @@ async def read_body(request: Request, limit: int = BODY_LIMIT) -> bytes:
     content_type = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
     if content_type != "application/json":
         raise Problem(415, "not-json", "Send JSON", f"Content-Type is {content_type}; send application/json.")
-    too_large = Problem(413, "body-too-large", "The body is too large", f"At most {limit} bytes are taken here.")
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > limit:
-        raise too_large
-    chunks: list[bytes] = []
-    total = 0
-    try:
-        async for chunk in request.stream():
-            total += len(chunk)
-            if total > limit:
-                raise too_large
-            chunks.append(chunk)
-    except ClientDisconnect:
-        raise Problem(400, "incomplete-body", "The body ended early") from None
-    return b"".join(chunks)
+        raise _too_large(limit)
+    body: bytes = b""
+    while True:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise Problem(400, "incomplete-body", "The body ended early")
+        body += message.get("body", b"")
+        if len(body) > limit:
+            raise _too_large(limit)
+        if not message.get("more_body", False):
+            return body
 
 
-class TraceMiddleware:
-    """Joins or starts the trace of a request, and turns what nobody foresaw into a logged 500 or 503 problem."""
+def _too_large(limit: int) -> Problem:
+    return Problem(413, "body-too-large", "The body is too large", f"At most {limit} bytes are taken here.")
+
+
+class Outermost:
+    """Joins or starts the trace of a request, and turns every error into a problem; what nobody foresaw is logged."""
 
     def __init__(self, app: ASGIApp, service: str) -> None:
         self._app, self._service = app, service
@@ -207,7 +189,12 @@ class TraceMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        incoming = next((v.decode("latin-1") for k, v in scope["headers"] if k == b"traceparent"), None)
+        # With it the router raises for an unknown path or method, where it would answer in plain text.
+        scope["app"] = self
+        incoming = None
+        for key, value in scope["headers"]:
+            if key == b"traceparent":
+                incoming = value.decode("latin-1")
         traceparent = tracing.child_of(incoming)
         token = tracing.current.set(traceparent)
         started = False
@@ -222,22 +209,32 @@ class TraceMiddleware:
         try:
             await self._app(scope, receive, send_traced)
         except Exception as error:
-            problem = self._foreseen(error, scope)
             if started:
                 raise
-            await problem.response()(scope, receive, send_traced)
+            await self._problem(error, scope).response()(scope, receive, send_traced)
         finally:
             tracing.current.reset(token)
 
-    def _foreseen(self, error: Exception, scope: Scope) -> Problem:
+    def _problem(self, error: Exception, scope: Scope) -> Problem:
+        if isinstance(error, Problem):
+            return error
+        if isinstance(error, Overloaded):
+            return try_later(
+                "More orders arrive than can be stored at once. Nothing was stored; send it again.",
+                after_s=error.retry_after_s,
+            )
+        if isinstance(error, HTTPException):
+            titles = {
+                404: ("not-found", "No such page"),
+                405: ("method-not-allowed", "This method is not offered here"),
+            }
+            code, title = titles.get(error.status_code, ("http-error", str(error.detail)))
+            return Problem(error.status_code, code, title, headers=dict(error.headers or {}))
         where = {"method": scope["method"], "path": scope["path"]}
         if isinstance(error, UNREACHABLE):
             log.warning("database away", extra=where | {"error": repr(error)})
-            return try_later(
-                "The database does not answer. Nothing was stored; send it again.",
-                after_s=2,
-                code="unavailable",
-            )
+            detail = "The database does not answer. Nothing was stored; send it again."
+            return try_later(detail, after_s=2, code="unavailable")
         log.error("request failed", extra=where, exc_info=error)
         return Problem(500, "internal", "Something went wrong here", "It is logged under this trace; send it again.")
 
