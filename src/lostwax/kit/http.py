@@ -1,6 +1,7 @@
 """HTTP: Starlette with msgspec bodies, problem+json for every error, health, OpenAPI from the same declarations."""
 
 import logging
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
@@ -21,6 +22,9 @@ log = logging.getLogger(__name__)
 
 BODY_LIMIT = 64 * 1024
 """Largest request body, bytes; models go to S3 by presigned links, not through here."""
+
+# The one character of JSON that PostgreSQL has no place for. A backslash before it may itself be escaped.
+_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 
 _ENCODER = msgspec.json.Encoder()
 Endpoint = Callable[..., Awaitable[Response]]

@@ -1,5 +1,6 @@
 """HTTP of the partner API, for partners' programs."""
 
+import re
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Annotated, Any
@@ -164,8 +165,11 @@ def operations(door: Door, keys: KeyCache[Client]) -> list[Operation]:
 
     async def get_model(request: Request) -> Response:
         client = await client_of(request)
+        sha256 = str(request.path_params["sha256"])
+        if not re.fullmatch("[0-9a-f]{64}", sha256):
+            raise Problem(404, "not-found", "No such model", "A model is named by 64 lower-case hex digits.")
         async with door.pool.acquire() as connection:
-            row = await store.model(connection, client.client_id, request.path_params["sha256"])
+            row = await store.model(connection, client.client_id, sha256)
         if row is None:
             raise not_found("model")
         return answer(_model_view(row, None))
