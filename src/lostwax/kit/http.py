@@ -138,6 +138,13 @@ class _Endpoint:
             response: Response = await self._endpoint(request)
         else:
             raw = await read_body(request)
+            if _NUL.search(raw):
+                raise Problem(
+                    422,
+                    "out-of-range",
+                    "A field has a value that is not allowed",
+                    "U+0000 cannot be stored in a text; leave it out.",
+                )
             try:
                 body = self._decoder.decode(raw)
             except msgspec.ValidationError as error:
