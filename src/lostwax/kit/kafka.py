@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka import Message as KafkaMessage
@@ -34,32 +35,35 @@ class OutgoingRecord:
 
 
 class Publisher:
-    """An idempotent producer: order is kept within a partition, and a retry inside the client never doubles."""
+    """An idempotent producer: order is kept within a partition, and a retry inside the client never doubles.
+
+    After a failure the client is made anew: an idempotent one may be in a state that it never leaves.
+    """
 
     def __init__(self, bootstrap: str, *, client_id: str, timeout_s: float = 20) -> None:
         self._timeout_s = timeout_s
-        self._producer = Producer(
-            {
-                "bootstrap.servers": bootstrap,
-                "client.id": client_id,
-                "enable.idempotence": True,
-                "acks": "all",
-                "linger.ms": 1,
-                "compression.type": "lz4",
-                "delivery.timeout.ms": int(timeout_s * 1000),
-                "delivery.report.only.error": True,
-                "queue.buffering.max.messages": 100_000,
-                "partitioner": "murmur2_random",
-                "log_level": 3,
-                "reconnect.backoff.max.ms": 1000,
-                "error_cb": _log_client_error,
-            }
-        )
+        self._settings: dict[str, Any] = {
+            "bootstrap.servers": bootstrap,
+            "client.id": client_id,
+            "enable.idempotence": True,
+            "acks": "all",
+            "linger.ms": 1,
+            "compression.type": "lz4",
+            "delivery.timeout.ms": int(timeout_s * 1000),
+            "delivery.report.only.error": True,
+            "queue.buffering.max.messages": 100_000,
+            "partitioner": "murmur2_random",
+            "log_level": 3,
+            "reconnect.backoff.max.ms": 1000,
+            "error_cb": _log_client_error,
+        }
+        self._producer = Producer(self._settings)
+        self._turn = asyncio.Lock()
 
     async def publish(self, records: Sequence[OutgoingRecord]) -> None:
         """Send all records and wait for the broker's acknowledgement of each. Raises NotPublished unless all came.
 
-        The wait is in a thread, so the event loop goes on. One call at a time keeps the order across calls.
+        The wait is in a thread, so the event loop goes on. Calls take turns, which keeps their order.
         """
         failures: list[str] = []
 
@@ -67,9 +71,14 @@ class Publisher:
             if error is not None:
                 failures.append(str(error))
 
-        await asyncio.to_thread(self._send, records, failed)
-        if failures:
-            raise NotPublished(f"{len(failures)} of {len(records)}: {failures[0]}")
+        async with self._turn:
+            try:
+                await asyncio.to_thread(self._send, records, failed)
+                if failures:
+                    raise NotPublished(f"{len(failures)} of {len(records)}: {failures[0]}")
+            except NotPublished:
+                self._producer = Producer(self._settings)
+                raise
 
     def _send(
         self, records: Sequence[OutgoingRecord], failed: Callable[[KafkaError | None, KafkaMessage], None]
@@ -86,13 +95,16 @@ class Publisher:
                     on_delivery=failed,
                 )
             except (BufferError, KafkaException) as error:
-                self._producer.flush(self._timeout_s)
+                self._give_up()
                 raise NotPublished(str(error)) from error
         left = self._producer.flush(self._timeout_s + 5)
         if left:
-            self._producer.purge()
-            self._producer.flush(1)
+            self._give_up()
             raise NotPublished(f"{left} of {len(records)} without an answer")
+
+    def _give_up(self) -> None:
+        self._producer.purge()
+        self._producer.flush(1)
 
     def close(self) -> None:
         self._producer.flush(5)

@@ -1,6 +1,9 @@
 """Orders, wired: the only place that reads settings and puts the parts together."""
 
+import asyncio
+import logging
 import os
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -22,7 +25,31 @@ from lostwax.kit.shards import Shard, ShardMap, assign_first_buckets
 from lostwax.orders import api, handlers, worker
 from lostwax.orders.settings import Settings
 
+log = logging.getLogger(__name__)
+
+MIGRATIONS = Path(__file__).parent / "migrations"
 WRITES = tuple(topic for topic in topics.ALL if "orders" in topic.written_by)
+
+
+async def _prepare(shard: Shard, shard_map: ShardMap, *, wait_s: float) -> None:
+    """Migrate a shard and read what it owns. Raises the database's own error when it stays away for `wait_s`."""
+    await migrate(shard.dsn, MIGRATIONS, wait_s=wait_s)
+    async with shard.pool.acquire() as connection:
+        await assign_first_buckets(connection, shard.number, len(shard_map.shards))
+    await shard_map.reload()
+
+
+async def _prepare_when_back(shards: Sequence[Shard], shard_map: ShardMap) -> None:
+    """Prepare shards that were away at the start, whenever they come; then rest until cancelled."""
+    waiting = list(shards)
+    while waiting:
+        try:
+            await _prepare(waiting[0], shard_map, wait_s=3600)
+        except UNREACHABLE as error:
+            log.warning("shard away", extra={"shard": waiting[0].number, "error": repr(error)})
+        else:
+            waiting.pop(0)
+    await asyncio.Event().wait()
 
 
 async def serve_orders(settings: Settings) -> None:
@@ -32,13 +59,17 @@ async def serve_orders(settings: Settings) -> None:
         control = await resources.enter_async_context(await open_pool(settings.control_url, name="orders", size=3))
         shards = []
         for number, url in enumerate(settings.shard_urls):
-            await migrate(url, Path(__file__).parent / "migrations")
             pool = await resources.enter_async_context(await open_pool(url, name="orders", size=12))
-            async with pool.acquire() as connection:
-                await assign_first_buckets(connection, number, len(settings.shard_urls))
             shards.append(Shard(number, url, pool))
         shard_map = ShardMap(shards)
-        await shard_map.reload()
+        away = []
+        for shard in shards:
+            try:
+                await _prepare(shard, shard_map, wait_s=5)
+            except UNREACHABLE as error:
+                # Its orders wait; those of the others must not.
+                log.warning("starting without a shard", extra={"shard": shard.number, "error": repr(error)})
+                away.append(shard)
         buckets: dict[str, Bucket] = {}
 
         def staging(name: str) -> Bucket:
@@ -102,6 +133,7 @@ async def serve_orders(settings: Settings) -> None:
             background=[
                 ("publishing limits", limits.run()),
                 *[(f"relay {s.number}", r.run()) for s, r in zip(shards, relays, strict=True)],
+                ("shards that were away", _prepare_when_back(away, shard_map)),
                 ("consumer", runner.run()),
             ],
         )

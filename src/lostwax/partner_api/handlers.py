@@ -67,7 +67,8 @@ class Door:
         self.usable: dict[tuple[UUID, str], ModelRef] = {}
 
     async def _store_intakes(self, intakes: Sequence[Intake]) -> Sequence[Stored]:
-        async with self.pool.acquire() as connection, connection.transaction():
+        # One statement is one transaction: no BEGIN and COMMIT of our own, no round trips for them.
+        async with self.pool.acquire() as connection:
             return await store.store_intakes(connection, intakes)
 
 
