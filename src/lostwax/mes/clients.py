@@ -124,9 +124,9 @@ class Lists:
         low = _score(after[0]) if after else "-inf"
         last = str(after[1]) if after else ""
         # Equal scores are ordered by member, so what is at `low` up to `last` was on the page before.
-        ids: list[bytes] = []
+        members: list[tuple[bytes, float]] = []
         offset = 0
-        while len(ids) < limit:
+        while len(members) < limit:
             async with self._redis.pipeline(transaction=False) as pipe:
                 pipe.get(_GENERATION)
                 pipe.zrange(key, low, "+inf", byscore=True, offset=offset, num=limit + 1, withscores=True)
@@ -134,17 +134,23 @@ class Lists:
             if known is None or known.decode() != generation:
                 self._distrust("the generation is gone")
                 raise Untrusted("the generation is gone")
-            ids += [m for m, score in found if not (after and score == low and m.decode() <= last)]
+            members += [(m, score) for m, score in found if not (after and score == low and m.decode() <= last)]
             if len(found) < limit + 1:
                 break
             offset += len(found)
-        ids = ids[:limit]
-        if not ids:
+        members = members[:limit]
+        if not members:
             return []
-        values = await self._redis.mget([f"mes:{generation}:card:{i.decode()}" for i in ids])
-        # A card that left the list between the two trips has no body any more: it is simply not shown.
+        values = await self._redis.mget([f"mes:{generation}:card:{m.decode()}" for m, _ in members])
+        # A card that left the list between the two trips has no body any more: it is not shown, and the page is filled
+        # up from after the last one, as a page that is not full says that it is the last.
         bodies = [v.split(b"|", 1)[1] for v in values if v is not None]
-        return [_card.decode(b) for b in bodies if b]
+        cards = [_card.decode(b) for b in bodies if b]
+        if len(cards) < len(members) == limit:
+            member, score = members[-1]
+            end = (datetime.fromtimestamp(score / 1000, UTC), UUID(member.decode()))
+            cards += await self._page(generation, list_name, end, limit - len(cards))
+        return cards
 
     def _distrust(self, why: str) -> None:
         if self._current is not None:

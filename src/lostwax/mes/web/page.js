@@ -1,7 +1,7 @@
 // The operators' page. Data reaches the document by textContent only. What is known lives in `lists`, `work`, `busy`
 // and `notes`; `render` brings the document up to it and keeps elements, and with them focus, scroll and typed text.
 
-const EVERY_MS = 2000, OTHERS_EVERY_MS = 10_000, TIMEOUT_MS = 8000, PATIENCE_MS = 45_000, SLOW_MS = 7000;
+const EVERY_MS = 2000, OTHERS_EVERY_MS = 10_000, TIMEOUT_MS = 15_000, PATIENCE_MS = 45_000, SLOW_MS = 7000;
 const PAGE = 50, MOST = 200; // orders that "more" adds; the most that the service gives at once
 const DONE_STATUS = {
   complete: "MANUFACTURING_COMPLETED", pack: "PACKAGING", ship: "SHIPPED", release: "MANUFACTURING_APPROVED",
@@ -12,6 +12,12 @@ const STATUS_WORDS = {
   MANUFACTURING_APPROVED: "in the queue", MANUFACTURING_STARTED: "being made", REWORK: "to be made again",
   MANUFACTURING_COMPLETED: "made, to be packed", PACKAGING: "packed, to be shipped", SHIPPED: "shipped",
   CLOSED: "closed", ON_HOLD: "on hold: leave it for now", CANCELLED: "cancelled: do not make it",
+};
+const EMPTY = {
+  queue: "The queue is empty. New orders show up by themselves.",
+  packing: "Nothing to pack.",
+  shipping: "Nothing to ship.",
+  work: "You have nothing in hand. Take an order from the queue.",
 };
 
 const $ = (selector, root = document) => root.querySelector(selector);
@@ -109,7 +115,9 @@ function signInPage() {
 
 function workPage() {
   const skew = Date.parse(document.body.dataset.now) - Date.now(); // a tablet's clock may be wrong
-  const list = () => ({ cards: [], wanted: PAGE, more: false, askedAt: -Infinity, known: false, source: "", gone: new Map() });
+  const list = () => (
+    { cards: [], wanted: PAGE, more: false, askedAt: -Infinity, known: false, source: "", gone: new Map() }
+  );
   const lists = { queue: list(), packing: list(), shipping: list() };
   const mine = { work: [], askedAt: -Infinity, known: false, gone: new Map(), fresh: new Map() };
   const busy = new Map(); // order -> what is being asked for it, in words
@@ -133,7 +141,8 @@ function workPage() {
 
   function remember(name, value, most) {
     try {
-      localStorage.setItem(name, JSON.stringify([value, ...remembered(name).filter((v) => v !== value)].slice(0, most)));
+      const others = remembered(name).filter((v) => v !== value);
+      localStorage.setItem(name, JSON.stringify([value, ...others].slice(0, most)));
     } catch {
       // No storage, no memory: the page works without.
     }
@@ -152,8 +161,9 @@ function workPage() {
     setTimeout(() => button.remove(), kind === "bad" ? 12_000 : 5000);
   }
 
+  /** A code of an alloy or a finish as words: gold-14k, gold-plated-2-5um. */
   const named = (code) => {
-    const text = code.replace(/(\d)-(\d+um)/, "$1.$2").replaceAll("-", " ").replace(/(\d)k\b/, "$1K").replace("um", " µm");
+    const text = code.replace(/(\d)-(\d+)um\b/, "$1.$2 µm").replaceAll("-", " ").replace(/(\d)k\b/, "$1K");
     return text[0].toUpperCase() + text.slice(1);
   };
   const size = (mm) => (mm === null ? null : mm < 10 ? mm.toFixed(1) : Math.round(mm).toLocaleString("en"));
@@ -161,14 +171,14 @@ function workPage() {
 
   /** By whole days: of the promise's day and of this tablet's today. */
   function due(card) {
-    if (card.status === "REWORK") return ["rework", "Rework: first in line"];
+    if (card.status === "REWORK") return ["rework", "Rework", "first in line"];
     const at = new Date(card.due_at), today = new Date(Date.now() + skew);
     const days = Math.round((Date.UTC(at.getUTCFullYear(), at.getUTCMonth(), at.getUTCDate())
       - Date.UTC(today.getFullYear(), today.getMonth(), today.getDate())) / 864e5);
     const on = at.toLocaleDateString("en-GB", { weekday: "short", day: "numeric", month: "short", timeZone: "UTC" });
-    if (days < 0) return ["late", `Late by ${many(-days, "day")}, ${on}`];
-    if (days < 2) return ["today", `Due ${days ? "tomorrow" : "today"}, ${on}`];
-    return [days < 6 ? "soon" : "", `Due in ${days} days, ${on}`];
+    if (days < 0) return ["late", `Late by ${many(-days, "day")}`, on];
+    if (days < 2) return ["today", days ? "Due tomorrow" : "Due today", on];
+    return [days < 6 ? "soon" : "", `Due in ${days} days`, on];
   }
 
   /* -- Fetching -- */
@@ -185,7 +195,8 @@ function workPage() {
     } while (after !== null && cards.length < wanted);
     if (askedAt < it.askedAt) return; // a newer answer overtook this one
     Object.assign(it, { askedAt, known: true, source, more: after !== null });
-    it.cards = [...new Map(cards.map((c) => [c.order_id, c])).values()].filter((c) => !isGone(it.gone, c.order_id, askedAt, c.version));
+    it.cards = [...new Map(cards.map((c) => [c.order_id, c])).values()]
+      .filter((c) => !isGone(it.gone, c.order_id, askedAt, c.version));
   }
 
   async function loadWork() {
@@ -199,7 +210,9 @@ function workPage() {
     }
     for (const { claim, card } of work) {
       const before = mine.work.find((w) => w.claim.claim_id === claim.claim_id);
-      if (before?.claim.state === "pending" && claim.state === "voided") toast(`${card.code} is not yours: ${claim.reason}`, "bad");
+      if (before?.claim.state === "pending" && claim.state === "voided") {
+        toast(`${card.code} is not yours: ${claim.reason}`, "bad");
+      }
     }
     Object.assign(mine, { askedAt, work, known: true });
   }
@@ -208,7 +221,8 @@ function workPage() {
   function isGone(gone, id, askedAt, version) {
     const mark = gone.get(id);
     if (mark === undefined) return false;
-    const still = mark.version === undefined ? askedAt <= mark.at : version <= mark.version && performance.now() < mark.at + 30_000;
+    const still = mark.version === undefined ? askedAt <= mark.at
+      : version <= mark.version && performance.now() < mark.at + 30_000;
     if (!still) gone.delete(id);
     return still;
   }
@@ -251,7 +265,8 @@ function workPage() {
     banner.hidden = trouble === null && !slow;
     if (banner.hidden) return;
     set($("strong", banner), slow ? "The network is slow." : trouble.status > 0 ? trouble.message : "Not connected.");
-    const since = age === null ? "Nothing was loaded yet." : `Last updated ${age < 100 ? `${age} s` : `${Math.round(age / 60)} min`} ago.`;
+    const since = age === null ? "Nothing was loaded yet."
+      : `Last updated ${age < 100 ? `${age} s` : `${Math.round(age / 60)} min`} ago.`;
     set($("span", banner), `${since} This page tries again by itself.`);
   }
 
@@ -266,20 +281,25 @@ function workPage() {
       const it = lists[name], pane = panes[name];
       sync(pane, it.cards.map((card) => ({ key: card.order_id, kind: name, card })));
       $(".more", pane).hidden = !it.more;
-      sayEmpty(pane, it.known, { queue: "The queue is empty. New orders show up by themselves.", packing: "Nothing to pack.", shipping: "Nothing to ship." }[name]);
+      sayEmpty(pane, it.known, EMPTY[name]);
     }
     const dismissed = remembered("dismissed");
     const work = mine.work.filter((w) => w.claim.state !== "voided" || !dismissed.includes(w.claim.claim_id));
     const rank = (w) => (w.claim.state === "voided" ? 0 : 1);
     work.sort((a, b) => rank(a) - rank(b)); // stable: else newest first, as they came
-    sync(panes.work, work.map(({ claim, card }) => ({ key: claim.claim_id, kind: claim.state === "voided" ? "voided" : "work", card, claim })));
-    sayEmpty(panes.work, mine.known, "You have nothing in hand. Take an order from the queue.");
-    const count = (name) => (lists[name].known ? `${lists[name].cards.length}${lists[name].more ? "+" : ""}` : "");
-    const both = lists.packing.known && lists.shipping.known;
+    sync(panes.work, work.map(({ claim, card }) => (
+      { key: claim.claim_id, kind: claim.state === "voided" ? "voided" : "work", card, claim }
+    )));
+    sayEmpty(panes.work, mine.known, EMPTY.work);
+    const count = (...names) => {
+      const them = names.map((name) => lists[name]);
+      if (!them.every((it) => it.known)) return "";
+      return `${them.reduce((sum, it) => sum + it.cards.length, 0)}${them.some((it) => it.more) ? "+" : ""}`;
+    };
     set($("[data-tab=queue] .count"), count("queue"));
     set($("[data-tab=work] .count"), mine.known ? `${work.length}` : "");
     $("[data-tab=work] .count").classList.toggle("alarm", work.some((w) => w.claim.state === "voided"));
-    set($("[data-tab=packing] .count"), both ? `${lists.packing.cards.length + lists.shipping.cards.length}${lists.packing.more || lists.shipping.more ? "+" : ""}` : "");
+    set($("[data-tab=packing] .count"), count("packing", "shipping"));
     set($(".count", panes.packing), count("packing"));
     set($(".count", panes.shipping), count("shipping"));
     $("#source").hidden = !views[view].some((name) => lists[name].source === "database");
@@ -289,14 +309,16 @@ function workPage() {
     const cards = $$(".card", pane), sought = typed(find.value);
     const none = cards.every((li) => li.hidden), text = $(".empty", pane);
     text.hidden = !none;
-    set(text, !known ? "Loading…" : cards.length ? `None of the ${many(cards.length, "order")} loaded here has ${sought} in its code.` : words);
+    set(text, !known ? "Loading…" : cards.length === 0 ? words
+      : `None of the ${many(cards.length, "order")} loaded here has ${sought} in its code.`);
   }
 
   /** Make a pane's cards those of `items`, in their order; elements that stay are kept. */
   function sync(pane, items) {
     const ul = $(".cards", pane), scroller = pane.scrollHeight > pane.clientHeight + 1 ? pane : pane.parentElement;
     const old = new Map([...ul.children].map((li) => [li.item.key, li]));
-    const same = items.length === old.size && items.every((item, i) => ul.children[i].item.key === item.key && ul.children[i].item.kind === item.kind);
+    const same = items.length === old.size
+      && items.every(({ key, kind }, i) => ul.children[i].item.key === key && ul.children[i].item.kind === kind);
     const frame = scroller.getBoundingClientRect();
     const seen = same ? [] : [...old.values()].map((li) => [li, li.getBoundingClientRect()])
       .filter(([, box]) => box.height && box.bottom > frame.top && box.top < frame.bottom);
@@ -310,7 +332,8 @@ function workPage() {
     });
     for (const li of old.values()) {
       const { code, order_id } = li.item.card;
-      if (li.dataset.open && !busy.has(order_id) && !keep.some((k) => k.item.key === li.item.key)) {
+      const ours = busy.has(order_id) || mine.gone.has(li.item.key) || lists[li.item.kind]?.gone.has(order_id);
+      if (li.dataset.open && !ours && !keep.some((k) => k.item.key === li.item.key)) {
         toast(`${code} has left this list: somebody moved it on.`, "bad");
       }
       li.remove();
@@ -321,7 +344,8 @@ function workPage() {
     if (same) return;
     const anchor = seen.find(([li]) => li.isConnected);
     if (anchor && scroller.scrollTop > 8) scroller.scrollTop += anchor[0].getBoundingClientRect().top - anchor[1].top;
-    if (seen.some(([li, box]) => li.isConnected && Math.abs(li.getBoundingClientRect().top - box.top) > 10)) shiftedAt = performance.now();
+    const moved = ([li, box]) => li.isConnected && Math.abs(li.getBoundingClientRect().top - box.top) > 10;
+    if (seen.some(moved)) shiftedAt = performance.now();
     if (focusedAt >= 0 && document.activeElement !== focused) {
       if (focused.isConnected) focused.focus({ preventScroll: true });
       else ul.children[Math.min(focusedAt, ul.children.length - 1)]?.focus({ preventScroll: true });
@@ -337,18 +361,22 @@ function workPage() {
   }
 
   function fill(li, item) {
-    const { kind, card, claim } = item, asked = busy.get(card.order_id);
+    const { kind, card, claim } = item, mayAct = kind !== "voided";
+    const asked = mayAct ? busy.get(card.order_id) : undefined, note = (mayAct && notes.get(card.order_id)) || "";
+    const held = li !== document.activeElement && li.contains(document.activeElement);
     li.item = item;
     li.dataset.metal = card.alloy.split("-")[0];
     li.classList.toggle("voided", kind === "voided");
     li.setAttribute("aria-busy", String(asked !== undefined));
     set($(".code", li), card.code);
-    const [urgency, words] = due(card);
-    set($(".due", li), words);
+    const [urgency, words, on] = due(card);
+    set($(".due b", li), words);
+    set($(".due span", li), on);
     $(".due", li).className = `due ${urgency}`;
     const facts = {
       alloy: named(card.alloy), finish: named(card.finish), quantity: `${card.quantity}`,
-      ring: card.ring_size === null ? null : `${card.ring_size}`, scale: card.scale === null ? null : `× ${card.scale}`,
+      ring: card.ring_size === null ? null : `${card.ring_size}`,
+      scale: card.scale === null ? null : `× ${card.scale}`,
       engraving: card.engraving, box: card.box_mm?.map((mm) => mm.toFixed(1)).join(" × ") ?? null,
       volume: size(card.volume_mm3), model: card.model_name,
     };
@@ -360,17 +388,21 @@ function workPage() {
     $("[data-fact=quantity]", li).classList.toggle("strong", card.quantity > 1);
     $(".model", li).setAttribute("href", `/v1/orders/${encodeURIComponent(card.order_id)}/model`);
     const confirmed = kind !== "work" || (claim.state === "confirmed" && card.status === "MANUFACTURING_STARTED");
-    const unconfirmed = claim?.state === "pending" || card.status === "MANUFACTURING_APPROVED" || card.status === "REWORK";
+    const unconfirmed = claim?.state === "pending" || ["MANUFACTURING_APPROVED", "REWORK"].includes(card.status);
     const state = asked ?? (kind === "voided" ? `Not yours: ${claim.reason ?? "it was refused"}`
       : confirmed ? "" : unconfirmed ? "Being confirmed…" : `It is ${STATUS_WORDS[card.status] ?? card.status}`);
     set($(".state", li), state);
     $(".state", li).hidden = !state;
-    const note = notes.get(card.order_id) ?? "";
     set($(".note", li), note);
     $(".note", li).hidden = !note;
     for (const button of $$(".own button", li)) button.disabled = asked !== undefined || !confirmed;
-    for (const panel of $$(".panel", li)) panel.hidden = panel.dataset.panel !== li.dataset.open || asked !== undefined || !confirmed;
+    for (const panel of $$(".panel", li)) {
+      panel.hidden = panel.dataset.panel !== li.dataset.open || asked !== undefined || !confirmed;
+    }
     li.hidden = !typed(card.code).includes(typed(find.value));
+    // A browser lets go of what is disabled or hidden; whoever works by keyboard stays at this card.
+    const now = document.activeElement;
+    if (held && (now === document.body || now.closest(":disabled, [hidden]"))) li.focus({ preventScroll: true });
   }
 
   /* -- Doing -- */
@@ -380,7 +412,8 @@ function workPage() {
     notes.delete(card.order_id);
     render();
     return (trouble) => {
-      busy.set(card.order_id, trouble.status ? "The service has trouble. Asking again…" : "No connection. Asking again…");
+      const known = { 0: "No connection. Asking again…", 202: "Asked for. Waiting for Orders to answer…" };
+      busy.set(card.order_id, known[trouble.status] ?? "The service has trouble. Asking again…");
       render();
     };
   }
@@ -443,6 +476,7 @@ function workPage() {
       let asked = await insist("POST", `/v1/orders/${card.order_id}/${action}`, body, waiting);
       for (let wait = 200; asked.state === "pending"; wait = Math.min(wait * 1.6, EVERY_MS)) {
         await pause(wait);
+        if (wait === EVERY_MS) waiting({ status: 202 });
         try {
           asked = await ask("GET", `/v1/steps/${asked.step_id}`);
         } catch (trouble) {
