@@ -71,6 +71,11 @@ class PublishingLimits:
         self._limits: dict[str, Publishing] = {}
         self._callbacks: list[Callable[[], None]] = []
         self._changed = asyncio.Event()
+        self._known = asyncio.Event()
+
+    async def known(self) -> None:
+        """Wait until the limits have been read for the first time: until then nothing may be taken for unlimited."""
+        await self._known.wait()
 
     def of(self, topic: str) -> Publishing:
         return self._limits.get(topic, UNLIMITED)
@@ -107,6 +112,7 @@ class PublishingLimits:
     async def _reload(self, connection: OwnConnection) -> None:
         rows = await connection.fetch("SELECT topic, rate_per_s, burst, paused FROM publishing")
         self._limits = {r["topic"]: Publishing(r["rate_per_s"], r["burst"], r["paused"]) for r in rows}
+        self._known.set()
         for callback in self._callbacks:
             callback()
 

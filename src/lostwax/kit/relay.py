@@ -53,6 +53,7 @@ class Relay:
 
     async def run(self) -> None:
         """Publish until cancelled; database and broker may come and go."""
+        await self._limits.known()
         pause = 0.1
         while True:
             try:
