@@ -59,8 +59,9 @@ class ShardMap:
     def of(self, bucket: int) -> Shard:
         return self.shards[self._owner[bucket]]
 
-    async def reload(self) -> None:
-        for shard in self.shards:
+    async def reload(self, only: Shard | None = None) -> None:
+        """Ask every shard (or one) which buckets it owns."""
+        for shard in self.shards if only is None else (only,):
             try:
                 rows = await shard.pool.fetch("SELECT bucket FROM bucket_owner WHERE state = 'owned'")
             except UNREACHABLE as error:

@@ -36,7 +36,7 @@ async def _prepare(shard: Shard, shard_map: ShardMap, *, wait_s: float) -> None:
     await migrate(shard.dsn, MIGRATIONS, wait_s=wait_s)
     async with shard.pool.acquire() as connection:
         await assign_first_buckets(connection, shard.number, len(shard_map.shards))
-    await shard_map.reload()
+    await shard_map.reload(shard)
 
 
 async def _prepare_when_back(shards: Sequence[Shard], shard_map: ShardMap) -> None:
