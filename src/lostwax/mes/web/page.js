@@ -111,6 +111,15 @@ function signInPage() {
   ask("GET", "/v1/me").then(() => location.reload(), () => {});
 }
 
+/** The page cannot be shown now. A plain refresh would end at the browser's own error page if the service went, too. */
+async function troublePage() {
+  for (;;) {
+    await pause(EVERY_MS);
+    const trouble = await ask("GET", "/v1/me").then(() => null, (error) => error);
+    if (trouble === null || !trouble.mayPass) return location.reload();
+  }
+}
+
 /* ---- Working ---- */
 
 function workPage() {
@@ -264,7 +273,8 @@ function workPage() {
     const slow = trouble === null && !document.hidden && age !== null && age * 1000 > SLOW_MS;
     banner.hidden = trouble === null && !slow;
     if (banner.hidden) return;
-    set($("strong", banner), slow ? "The network is slow." : trouble.status > 0 ? trouble.message : "Not connected.");
+    set($("strong", banner), slow ? "The network is slow."
+      : trouble.status > 0 ? "The service has trouble and cannot show orders now." : "Not connected.");
     const since = age === null ? "Nothing was loaded yet."
       : `Last updated ${age < 100 ? `${age} s` : `${Math.round(age / 60)} min`} ago.`;
     set($("span", banner), `${since} This page tries again by itself.`);
@@ -656,5 +666,4 @@ function workPage() {
   showView();
 }
 
-if (document.body.dataset.page === "sign-in") signInPage();
-if (document.body.dataset.page === "work") workPage();
+({ "sign-in": signInPage, trouble: troublePage, work: workPage })[document.body.dataset.page]();
