@@ -264,15 +264,18 @@ async def test_a_relay_whose_connection_is_killed_again_and_again_loses_nothing(
     killed = 0
     async with relaying(post) as relay:
         writers = [asyncio.create_task(writer(key)) for key in keys]
-        for _ in range(3):
-            await wait_for(lambda: relay.active)
-            await asyncio.sleep(0.1)
-            killed += await connection.fetchval(
-                "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = 'relay test'"
-            )
-            await wait_for(lambda: not relay.active)
-        writing = False
-        await asyncio.gather(*writers)
+        try:
+            for _ in range(3):
+                await wait_for(lambda: relay.active)
+                await asyncio.sleep(0.1)
+                killed += await connection.fetchval(
+                    "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
+                    " WHERE application_name = 'relay test'"
+                )
+                await wait_for(lambda: not relay.active)
+        finally:
+            writing = False
+            await asyncio.gather(*writers)
         await wait_for(post.empty)
     await connection.close()
     assert killed == 3
@@ -303,8 +306,8 @@ async def test_with_kafka_away_rows_stay_and_go_out_in_order_when_it_is_back(pos
             assert await post.waiting() >= len(post.written) - written
         finally:
             await asyncio.to_thread(stack.start_one, "kafka")
-        writing = False
-        await asyncio.gather(*writers)
+            writing = False
+            await asyncio.gather(*writers)
         await wait_for(post.empty, 30)
         assert len(post.written) > 100
     post.check_all_arrived_in_order(repeats=True)

@@ -27,6 +27,7 @@ _MIGRATION_LOCK = 7_300_001
 UNREACHABLE: tuple[type[BaseException], ...] = (
     OSError,  # refused, reset, timed out (TimeoutError is one)
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # a statement begun between the server's last word and the end of the connection
     asyncpg.PostgresConnectionError,
     asyncpg.OperatorInterventionError,  # shutting down, starting up
     asyncpg.InsufficientResourcesError,  # too many connections, disk full
