@@ -26,6 +26,7 @@ from lostwax.contracts.orders import (
     Command,
     Geometry,
     ModelRef,
+    OnHold,
     Order,
     OrderRequested,
     PriceFailure,
@@ -131,6 +132,7 @@ def an_order(status: Status = Status.SUBMITTED, **changes: Any) -> Order:
         approved_at=None if status in _UNAPPROVED else NOON,
         maker=OPERATOR if status in _IN_HAND else None,
         shipment=Shipment("DHL", "42") if status is Status.SHIPPED else None,
+        on_hold=OnHold(Status.MANUFACTURING_APPROVED, "wait", NOON) if status is Status.ON_HOLD else None,
     )
     return msgspec.structs.replace(whole, **changes)
 

@@ -31,10 +31,17 @@ from lostwax.contracts.orders import (
     Actor,
     ActorKind,
     Approve,
+    Cancel,
+    Close,
     CompleteManufacturing,
+    Hold,
+    OnHold,
     Order,
     Pack,
     ReleaseClaim,
+    Resubmit,
+    Resume,
+    Rework,
     Ship,
     Shipment,
     StartManufacturing,
@@ -45,21 +52,52 @@ from lostwax.orders import domain
 LATER = NOON + timedelta(minutes=5)
 
 # Written out once more, by hand, from the requirements: the table in the domain is compared with it.
-TABLE: dict[type[Any], tuple[set[Status], Status, set[ActorKind]]] = {
-    Approve: (
-        {Status.PRICE_CALCULATED},
-        Status.MANUFACTURING_APPROVED,
-        {ActorKind.PARTNER, ActorKind.SELLER},
+BEFORE_MAKING = {
+    Status.SUBMITTED,
+    Status.PRICE_CALCULATED,
+    Status.PRICE_FAILED,
+    Status.MANUFACTURING_APPROVED,
+}
+BEFORE_SHIPPING = BEFORE_MAKING | {
+    Status.MANUFACTURING_STARTED,
+    Status.REWORK,
+    Status.MANUFACTURING_COMPLETED,
+    Status.PACKAGING,
+}
+OWNERS = {ActorKind.PARTNER, ActorKind.CUSTOMER}
+SELLERS = {ActorKind.SELLER, ActorKind.ADMINISTRATOR}
+OVERSEERS = {ActorKind.SUPERVISOR, ActorKind.ADMINISTRATOR}
+
+# `None`: back to the status that the hold left.
+TABLE: dict[type[Any], tuple[set[Status], Status | None, set[ActorKind]]] = {
+    Resubmit: (
+        {Status.PRICE_CALCULATED, Status.PRICE_FAILED, Status.MANUFACTURING_APPROVED},
+        Status.SUBMITTED,
+        OWNERS | SELLERS,
     ),
+    Approve: ({Status.PRICE_CALCULATED}, Status.MANUFACTURING_APPROVED, OWNERS | SELLERS),
     StartManufacturing: (
         {Status.MANUFACTURING_APPROVED, Status.REWORK},
         Status.MANUFACTURING_STARTED,
         {ActorKind.OPERATOR},
     ),
-    ReleaseClaim: ({Status.MANUFACTURING_STARTED}, Status.MANUFACTURING_APPROVED, {ActorKind.OPERATOR}),
+    ReleaseClaim: (
+        {Status.MANUFACTURING_STARTED},
+        Status.MANUFACTURING_APPROVED,
+        {ActorKind.OPERATOR, ActorKind.SYSTEM} | OVERSEERS,
+    ),
     CompleteManufacturing: ({Status.MANUFACTURING_STARTED}, Status.MANUFACTURING_COMPLETED, {ActorKind.OPERATOR}),
+    Rework: (
+        {Status.MANUFACTURING_STARTED, Status.MANUFACTURING_COMPLETED},
+        Status.REWORK,
+        {ActorKind.OPERATOR} | OVERSEERS,
+    ),
     Pack: ({Status.MANUFACTURING_COMPLETED}, Status.PACKAGING, {ActorKind.OPERATOR}),
     Ship: ({Status.PACKAGING}, Status.SHIPPED, {ActorKind.OPERATOR}),
+    Close: ({Status.SHIPPED}, Status.CLOSED, SELLERS | {ActorKind.SYSTEM}),
+    Hold: (BEFORE_SHIPPING, Status.ON_HOLD, SELLERS),
+    Resume: ({Status.ON_HOLD}, None, SELLERS),
+    Cancel: (BEFORE_SHIPPING | {Status.ON_HOLD}, Status.CANCELLED, OWNERS | SELLERS),
 }
 
 statuses = st.sampled_from(list(Status))
@@ -78,11 +116,24 @@ def action_on(order: Order, kind: type[Any]) -> Action:
         return ReleaseClaim(claim_id=new_id(), reason="out of wax")
     if kind is Ship:
         return Ship(Shipment("DHL", "42"))
+    if kind in (Rework, Hold, Cancel):
+        return kind(reason="porous")
     return kind()
 
 
 def who_may(kind: type[Any]) -> Actor:
-    return PARTNER if kind is Approve else OPERATOR
+    """Somebody who may do this to any order that it can be done to."""
+    allowed = TABLE[kind][2]
+    return next(a for a in (SELLER, OPERATOR, PARTNER) if a.kind in allowed)
+
+
+def standing(order: Order) -> Status:
+    return order.on_hold.source if order.on_hold else order.status
+
+
+def target_of(order: Order, kind: type[Any]) -> Status:
+    target = TABLE[kind][1]
+    return standing(order) if target is None else target
 
 
 def refusal(order: Order, action: Action, actor: Actor, now: datetime = LATER, **changes: Any) -> domain.Refused:
@@ -105,7 +156,7 @@ def test_the_table_is_that_of_the_requirements() -> None:
 def test_each_action_in_each_status(kind: type[Any], status: Status) -> None:
     order = an_order(status)
     action, actor = action_on(order, kind), who_may(kind)
-    sources, target, _ = TABLE[kind]
+    sources, target = TABLE[kind][0], target_of(order, kind)
     if status not in sources:
         assert refusal(order, action, actor).code == "wrong_status"
         return
@@ -115,7 +166,8 @@ def test_each_action_in_each_status(kind: type[Any], status: Status) -> None:
     step = after.transition
     assert (step.source, step.target, step.actor, step.at) == (status, target, actor, LATER)
     assert step.command_id == command.command_id
-    kept = ("order_id", "account", "channel", "reference", "specification", "submitted_at", "quote", "approve_up_to")
+    kept = ["order_id", "account", "channel", "reference", "specification", "submitted_at", "approve_up_to"]
+    kept += [] if kind is Resubmit else ["quote", "failure"]
     assert [getattr(after, name) for name in kept] == [getattr(order, name) for name in kept]
 
 
@@ -126,18 +178,22 @@ def test_either_one_version_more_at_the_tables_target_or_refused_and_nothing_cha
     order = an_order(status)
     before = msgspec.json.encode(order)
     command = a_command(order, action_on(order, kind), actor, seen_version=order.version + behind)
-    sources, target, allowed = TABLE[kind]
+    sources, _, allowed = TABLE[kind]
     code = None
     try:
         after = domain.obey(order, command, LATER)
     except domain.Refused as refused:
         after, code = order, refused.code
-    stranger = kind in (ReleaseClaim, CompleteManufacturing) and actor != order.maker
-    if actor.kind not in allowed or status not in sources or behind != 0 or stranger:
-        assert code in {"not_allowed", "wrong_status", "stale", "not_the_maker"}
+    makers_alone = kind in (ReleaseClaim, CompleteManufacturing) or (
+        kind is Rework and status is Status.MANUFACTURING_STARTED
+    )
+    stranger = makers_alone and actor.kind is ActorKind.OPERATOR and actor != order.maker
+    too_late = kind is Cancel and actor.kind in OWNERS and standing(order) not in BEFORE_MAKING
+    if actor.kind not in allowed or status not in sources or behind != 0 or stranger or too_late:
+        assert code in {"not_allowed", "wrong_status", "stale", "not_the_maker", "too_late"}
     else:
         assert code is None
-        assert (after.version, after.status) == (order.version + 1, target)
+        assert (after.version, after.status) == (order.version + 1, target_of(order, kind))
     assert msgspec.json.encode(order) == before
 
 
@@ -145,7 +201,7 @@ def test_either_one_version_more_at_the_tables_target_or_refused_and_nothing_cha
 @pytest.mark.parametrize("actor", [PARTNER, OPERATOR, SELLER, SYSTEM], ids=lambda a: a.kind.value)
 def test_only_the_right_kind_of_actor(kind: type[Any], actor: Actor) -> None:
     sources, _, allowed = TABLE[kind]
-    order = an_order(min(sources))
+    order = an_order(min(sources & BEFORE_MAKING or sources))
     if actor.kind in allowed:
         assert domain.obey(order, a_command(order, action_on(order, kind), actor), LATER).transition.actor == actor
     else:
@@ -219,6 +275,54 @@ def test_shipping_keeps_the_parcel() -> None:
     order = an_order(Status.PACKAGING)
     after = domain.obey(order, a_command(order, Ship(Shipment("DHL", "JD0142"))), LATER)
     assert after.shipment == Shipment("DHL", "JD0142")
+
+
+@pytest.mark.parametrize("status", sorted(BEFORE_SHIPPING))
+def test_a_hold_leads_back_to_where_it_came_from(status: Status) -> None:
+    order = an_order(status)
+    held = domain.obey(order, a_command(order, Hold("the customer travels"), SELLER), LATER)
+    assert (held.status, held.version) == (Status.ON_HOLD, order.version + 1)
+    assert held.on_hold == OnHold(source=status, reason="the customer travels", since=LATER)
+    assert domain.awaits_price(held) == (status is Status.SUBMITTED)
+    resumed = domain.obey(held, a_command(held, Resume(), SELLER), LATER)
+    assert (resumed.status, resumed.version, resumed.on_hold) == (status, order.version + 2, None)
+    same = ("quote", "failure", "maker", "approved_at", "shipment")
+    assert [getattr(resumed, name) for name in same] == [getattr(order, name) for name in same]
+
+
+@pytest.mark.parametrize("status", sorted(BEFORE_SHIPPING))
+def test_an_owner_cancels_until_the_piece_is_being_made_also_through_a_hold(status: Status) -> None:
+    order = an_order(status)
+    held = domain.obey(order, a_command(order, Hold("wait"), SELLER), LATER)
+    for one in (order, held):
+        if status in BEFORE_MAKING:
+            gone = domain.obey(one, a_command(one, Cancel("changed my mind"), PARTNER), LATER)
+            assert (gone.status, gone.on_hold, gone.maker) == (Status.CANCELLED, None, None)
+        else:
+            assert refusal(one, Cancel("changed my mind"), PARTNER).code == "too_late"
+            assert domain.obey(one, a_command(one, Cancel("no gold"), SELLER), LATER).status is Status.CANCELLED
+
+
+def test_a_new_specification_supersedes_price_and_approval() -> None:
+    order = an_order(Status.MANUFACTURING_APPROVED)
+    wanted = a_specification(alloy="platinum-950", quantity=3)
+    again = domain.obey(order, a_command(order, Resubmit(wanted), PARTNER), LATER)
+    assert (again.status, again.specification) == (Status.SUBMITTED, wanted)
+    assert (again.quote, again.failure, again.approved_at) == (None, None, None)
+    assert domain.price_job(again) != domain.price_job(order)
+    retried = domain.obey(order, a_command(order, Resubmit(), PARTNER), LATER)
+    assert retried.specification == order.specification
+
+
+def test_rework_frees_the_order_and_an_overseer_may_take_it_from_anybody() -> None:
+    order = an_order(Status.MANUFACTURING_STARTED)
+    assert refusal(order, Rework("porous"), OTHER_OPERATOR).code == "not_the_maker"
+    overseer = msgspec.structs.replace(OTHER_OPERATOR, kind=ActorKind.SUPERVISOR)
+    for actor in (OPERATOR, overseer):
+        again = domain.obey(order, a_command(order, Rework("porous"), actor), LATER)
+        assert (again.status, again.maker, again.transition.reason) == (Status.REWORK, None, "porous")
+    released = domain.obey(order, a_command(order, ReleaseClaim(new_id(), "ill"), overseer), LATER)
+    assert (released.status, released.maker) == (Status.MANUFACTURING_APPROVED, None)
 
 
 def test_submit_is_version_one_of_what_was_requested() -> None:

@@ -559,7 +559,7 @@ async def test_nothing_is_written_to_buckets_of_another_shard(orders: Orders) ->
 
 def incoming(bodies: Sequence[Any]) -> list[Incoming]:
     return [
-        Incoming("t", 0, offset, "k", catalogue.type_of(body).name, str(new_id()), None, body)
+        Incoming("t", 0, offset, "k", catalogue.type_of(body).name, "partner_api", str(new_id()), None, body)
         for offset, body in enumerate(bodies)
     ]
 

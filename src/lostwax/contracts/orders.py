@@ -102,8 +102,11 @@ class Shipment(msgspec.Struct, frozen=True):
 
 class ActorKind(StrEnum):
     PARTNER = "partner"
+    CUSTOMER = "customer"
     OPERATOR = "operator"
+    SUPERVISOR = "supervisor"
     SELLER = "seller"
+    ADMINISTRATOR = "administrator"
     SYSTEM = "system"
 
 
@@ -127,6 +130,14 @@ class Transition(msgspec.Struct, frozen=True):
     command_id: UUID | None = None
 
 
+class OnHold(msgspec.Struct, frozen=True):
+    """Why an order rests, since when, and the status that it left and will return to."""
+
+    source: Status
+    reason: str
+    since: datetime
+
+
 class Order(msgspec.Struct, frozen=True):
     """The whole order at one version. `version` is raised by exactly one in each change, starting at 1."""
 
@@ -146,6 +157,7 @@ class Order(msgspec.Struct, frozen=True):
     approved_at: datetime | None = None
     maker: Actor | None = None
     shipment: Shipment | None = None
+    on_hold: OnHold | None = None
 
 
 class OrderRequested(msgspec.Struct, frozen=True):
@@ -187,9 +199,14 @@ class StartManufacturing(msgspec.Struct, frozen=True, tag="start"):
     claim_id: UUID
 
 
+Reason = Annotated[str, Meta(min_length=1, max_length=200)]
+
+
 class ReleaseClaim(msgspec.Struct, frozen=True, tag="release"):
+    """Put the order back into the queue: by who has it, a supervisor, or the system when it has been held too long."""
+
     claim_id: UUID
-    reason: Annotated[str, Meta(min_length=1, max_length=200)]
+    reason: Reason
 
 
 class CompleteManufacturing(msgspec.Struct, frozen=True, tag="complete"):
@@ -204,7 +221,48 @@ class Ship(msgspec.Struct, frozen=True, tag="ship"):
     shipment: Shipment
 
 
-Action = Approve | StartManufacturing | ReleaseClaim | CompleteManufacturing | Pack | Ship
+class Rework(msgspec.Struct, frozen=True, tag="rework"):
+    """The quality check failed: back into the queue, first in line."""
+
+    reason: Reason
+
+
+class Resubmit(msgspec.Struct, frozen=True, tag="resubmit"):
+    """Price the order again: as it is now specified (None: as it was, a retry). The open quote is superseded."""
+
+    specification: Specification | None = None
+
+
+class Hold(msgspec.Struct, frozen=True, tag="hold"):
+    reason: Reason
+
+
+class Resume(msgspec.Struct, frozen=True, tag="resume"):
+    """End a hold: back to the status that the order left."""
+
+
+class Cancel(msgspec.Struct, frozen=True, tag="cancel"):
+    reason: Reason
+
+
+class Close(msgspec.Struct, frozen=True, tag="close"):
+    """The customer has it."""
+
+
+Action = (
+    Approve
+    | StartManufacturing
+    | ReleaseClaim
+    | CompleteManufacturing
+    | Pack
+    | Ship
+    | Rework
+    | Resubmit
+    | Hold
+    | Resume
+    | Cancel
+    | Close
+)
 
 
 class Command(msgspec.Struct, frozen=True):

@@ -35,13 +35,15 @@ _DEAD_PER_MINUTE = 100
 
 
 class Incoming(msgspec.Struct, frozen=True):
-    """A decoded message. `body` is the contract's struct; `message_id` its CloudEvents id."""
+    """A decoded message. `body` is the contract's struct; `source` and `message_id` are its CloudEvents
+    source (the service that wrote it) and id."""
 
     topic: str
     partition: int
     offset: int
     key: str
     type: str
+    source: str
     message_id: str
     traceparent: str | None
     body: Any
@@ -268,14 +270,28 @@ class Runner:
                 "partition stopped",
                 extra={"topic": partition.topic, "partition": partition.number, "why": str(error)},
             )
+        except BaseException as error:
+            # A cancelled handler, or a fault in here: to go on would pass over the batch in hand.
+            partition.stopped_by = repr(error)
+            log.exception("partition stopped", extra={"topic": partition.topic, "partition": partition.number})
+            raise
         finally:
             partition.task = None
 
     async def _handle_for_certain(self, partition: _Partition, taken: Sequence[KafkaMessage]) -> None:
-        """Handle the batch, by whatever it takes: together, then one by one, waiting, dead-lettering."""
+        """Handle the batch, by whatever it takes: together, then one by one, waiting, dead-lettering.
+
+        Raises TooManyDead, having settled all that came before the message that was too many: a new start goes on
+        there, instead of burying the same messages again."""
         incoming: list[Incoming] = []
+        end = taken[-1].offset() + 1
+        stop: TooManyDead | None = None
         for message in taken:
-            decoded = await self._decode(message)
+            try:
+                decoded = await self._decode(message)
+            except TooManyDead as error:
+                stop, end = error, message.offset()
+                break
             if decoded is not None:
                 incoming.append(decoded)
         by_offset = {m.offset(): m for m in taken}
@@ -294,9 +310,14 @@ class Runner:
                 pause, attempts = 0.1, 0
                 continue
             except Poison as poison:
-                await self._bury_for_certain(by_offset[poison.incoming.offset], poison.code, poison.detail)
-                rest = [i for i in group if i is not poison.incoming]
-                pending[0:1] = [rest] if rest else []
+                try:
+                    await self._bury_for_certain(by_offset[poison.incoming.offset], poison.code, poison.detail)
+                    rest = [i for i in group if i is not poison.incoming]
+                    pending[0:1] = [rest] if rest else []
+                except TooManyDead as error:
+                    stop, end = error, poison.incoming.offset
+                    before = [i for i in group if i.offset < end]
+                    pending = [before] if before else []
                 continue
             except self._later as error:
                 log.warning(
@@ -316,13 +337,19 @@ class Runner:
                     continue
                 attempts += 1
                 if attempts >= _LONE_ATTEMPTS:
-                    await self._bury_for_certain(by_offset[group[0].offset], "handler_failed", repr(error))
-                    pending.pop(0)
+                    try:
+                        await self._bury_for_certain(by_offset[group[0].offset], "handler_failed", repr(error))
+                        pending.pop(0)
+                    except TooManyDead as too_many:
+                        stop, end = too_many, group[0].offset
+                        pending = []
                     pause, attempts = 0.1, 0
                     continue
             await asyncio.sleep(pause)
             pause = min(pause * 2, 10.0)
-        self._store(partition, taken[-1].offset() + 1)
+        self._store(partition, end)
+        if stop is not None:
+            raise stop
 
     def _store(self, partition: _Partition, offset: int) -> None:
         place = TopicPartition(partition.topic, partition.number, offset)
@@ -348,6 +375,7 @@ class Runner:
             offset=message.offset(),
             key=(message.key() or b"").decode(errors="replace"),
             type=type_name,
+            source=headers.get("ce_source", ""),
             message_id=headers.get("ce_id", ""),
             traceparent=headers.get("traceparent"),
             body=body,

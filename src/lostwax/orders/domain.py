@@ -1,7 +1,8 @@
 """What may happen to an order, as pure functions: an order and a wish in, the next version out, or a named refusal."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
+from decimal import Decimal
 from uuid import UUID
 
 import msgspec
@@ -12,14 +13,21 @@ from lostwax.contracts.orders import (
     Actor,
     ActorKind,
     Approve,
+    Cancel,
+    Close,
     Command,
     CompleteManufacturing,
+    Hold,
+    OnHold,
     Order,
     OrderRequested,
     Pack,
     PriceFailure,
     Quote,
     ReleaseClaim,
+    Resubmit,
+    Resume,
+    Rework,
     Ship,
     StartManufacturing,
     Status,
@@ -34,29 +42,74 @@ HEAVY_MODEL_BYTES = 10_000_000
 
 
 class Rule(msgspec.Struct, frozen=True):
-    """From where an action may lead to `target`, and who may wish it."""
+    """From where an action may lead to `target`, and who may wish it. `target` None: to where a hold came from."""
 
     sources: frozenset[Status]
-    target: Status
+    target: Status | None
     actors: frozenset[ActorKind]
 
 
-_OPERATOR = frozenset({ActorKind.OPERATOR})
+def _rule(sources: Iterable[Status], target: Status | None, *actors: ActorKind) -> Rule:
+    return Rule(frozenset(sources), target, frozenset(actors))
+
+
+_BEFORE_MAKING = frozenset(
+    {Status.SUBMITTED, Status.PRICE_CALCULATED, Status.PRICE_FAILED, Status.MANUFACTURING_APPROVED}
+)
+_BEFORE_SHIPPING = _BEFORE_MAKING | {
+    Status.MANUFACTURING_STARTED,
+    Status.REWORK,
+    Status.MANUFACTURING_COMPLETED,
+    Status.PACKAGING,
+}
+_OWNERS = (ActorKind.PARTNER, ActorKind.CUSTOMER)
+_SELLERS = (ActorKind.SELLER, ActorKind.ADMINISTRATOR)
+_OVERSEERS = (ActorKind.SUPERVISOR, ActorKind.ADMINISTRATOR)
 
 RULES: Mapping[type[Action], Rule] = {
-    Approve: Rule(
-        frozenset({Status.PRICE_CALCULATED}),
+    Resubmit: _rule(
+        (Status.PRICE_CALCULATED, Status.PRICE_FAILED, Status.MANUFACTURING_APPROVED),
+        Status.SUBMITTED,
+        *_OWNERS,
+        *_SELLERS,
+    ),
+    Approve: _rule((Status.PRICE_CALCULATED,), Status.MANUFACTURING_APPROVED, *_OWNERS, *_SELLERS),
+    StartManufacturing: _rule(
+        (Status.MANUFACTURING_APPROVED, Status.REWORK), Status.MANUFACTURING_STARTED, ActorKind.OPERATOR
+    ),
+    ReleaseClaim: _rule(
+        (Status.MANUFACTURING_STARTED,),
         Status.MANUFACTURING_APPROVED,
-        frozenset({ActorKind.PARTNER, ActorKind.SELLER}),
+        ActorKind.OPERATOR,
+        *_OVERSEERS,
+        ActorKind.SYSTEM,
     ),
-    StartManufacturing: Rule(
-        frozenset({Status.MANUFACTURING_APPROVED, Status.REWORK}), Status.MANUFACTURING_STARTED, _OPERATOR
+    CompleteManufacturing: _rule((Status.MANUFACTURING_STARTED,), Status.MANUFACTURING_COMPLETED, ActorKind.OPERATOR),
+    Rework: _rule(
+        (Status.MANUFACTURING_STARTED, Status.MANUFACTURING_COMPLETED),
+        Status.REWORK,
+        ActorKind.OPERATOR,
+        *_OVERSEERS,
     ),
-    ReleaseClaim: Rule(frozenset({Status.MANUFACTURING_STARTED}), Status.MANUFACTURING_APPROVED, _OPERATOR),
-    CompleteManufacturing: Rule(frozenset({Status.MANUFACTURING_STARTED}), Status.MANUFACTURING_COMPLETED, _OPERATOR),
-    Pack: Rule(frozenset({Status.MANUFACTURING_COMPLETED}), Status.PACKAGING, _OPERATOR),
-    Ship: Rule(frozenset({Status.PACKAGING}), Status.SHIPPED, _OPERATOR),
+    Pack: _rule((Status.MANUFACTURING_COMPLETED,), Status.PACKAGING, ActorKind.OPERATOR),
+    Ship: _rule((Status.PACKAGING,), Status.SHIPPED, ActorKind.OPERATOR),
+    Close: _rule((Status.SHIPPED,), Status.CLOSED, *_SELLERS, ActorKind.SYSTEM),
+    Hold: _rule(_BEFORE_SHIPPING, Status.ON_HOLD, *_SELLERS),
+    Resume: _rule((Status.ON_HOLD,), None, *_SELLERS),
+    # Owners only before it is being made: see _consequences.
+    Cancel: _rule(_BEFORE_SHIPPING | {Status.ON_HOLD}, Status.CANCELLED, *_OWNERS, *_SELLERS),
 }
+
+PRODUCERS: Mapping[ActorKind, frozenset[str]] = {
+    ActorKind.PARTNER: frozenset({"partner_api"}),
+    ActorKind.CUSTOMER: frozenset({"shop"}),
+    ActorKind.OPERATOR: frozenset({"mes"}),
+    ActorKind.SUPERVISOR: frozenset({"mes", "crm"}),
+    ActorKind.SELLER: frozenset({"crm"}),
+    ActorKind.ADMINISTRATOR: frozenset({"crm", "mes"}),
+    ActorKind.SYSTEM: frozenset({"mes", "crm"}),
+}
+"""Which services may send commands in whose name."""
 
 
 class Refused(Exception):
@@ -94,6 +147,16 @@ def is_heavy(order: Order) -> bool:
     return order.specification.model.size_bytes >= HEAVY_MODEL_BYTES
 
 
+def awaits_price(order: Order) -> bool:
+    """Whether a price result is due: the order is SUBMITTED, or was when it was put on hold."""
+    return standing(order) is Status.SUBMITTED
+
+
+def standing(order: Order) -> Status:
+    """The order's status, looking through a hold."""
+    return order.status if order.on_hold is None else order.on_hold.source
+
+
 def take_price(
     order: Order, job_id: UUID | None, result: PriceResult, held_for_days: int, now: datetime
 ) -> list[Order]:
@@ -116,9 +179,9 @@ def take_price(
     priced = _step(order, Status.PRICE_CALCULATED, ORDERS, now, quote=quote, failure=None)
     if order.approve_up_to is None or quote.amount > order.approve_up_to:
         return [priced]
-    standing = Actor(kind=ActorKind.PARTNER, id=str(order.account), name=order.channel, account=order.account)
+    owner = Actor(kind=ActorKind.PARTNER, id=str(order.account), name=order.channel, account=order.account)
     reason = f"standing approval up to {order.approve_up_to} {quote.currency}"
-    return [priced, _step(priced, Status.MANUFACTURING_APPROVED, standing, now, reason=reason, approved_at=now)]
+    return [priced, _step(priced, Status.MANUFACTURING_APPROVED, owner, now, reason=reason, approved_at=now)]
 
 
 def fail_price(order: Order, failure: PriceFailure, now: datetime) -> Order:
@@ -132,28 +195,23 @@ def obey(order: Order, command: Command, now: datetime) -> Order:
     rule = RULES[type(action)]
     if actor.kind not in rule.actors:
         raise Refused("not_allowed", f"{actor.kind} may not do this.")
-    if actor.kind is ActorKind.PARTNER and actor.account != order.account:
+    if actor.kind in _OWNERS and actor.account != order.account:
         raise Refused("not_allowed", "This order belongs to another account.")
     if order.status not in rule.sources:
         raise Refused("wrong_status", f"The order is {order.status}, not {' or '.join(sorted(rule.sources))}.")
     if command.seen_version != order.version:
         raise Refused("stale", f"The order has changed: version {order.version}, you saw {command.seen_version}.")
-    reason = action.reason if isinstance(action, ReleaseClaim) else None
     changes = _consequences(order, action, actor, now)
-    return _step(order, rule.target, actor, now, reason=reason, command_id=command.command_id, **changes)
+    target = standing(order) if rule.target is None else rule.target
+    reason = getattr(action, "reason", None)
+    return _step(order, target, actor, now, reason=reason, command_id=command.command_id, **changes)
 
 
 def _consequences(order: Order, action: Action, actor: Actor, now: datetime) -> dict[str, object]:
     """What a legal action changes beside the status. Raises Refused for what only the action's data can tell."""
     match action:
         case Approve(quote_id, amount):
-            quote = order.quote
-            if quote is None or quote.quote_id != quote_id:
-                raise Refused("quote_superseded", "This price is no longer the order's; look at the current one.")
-            if quote.amount != amount:
-                raise Refused("amount_differs", f"The price is {quote.amount} {quote.currency}, not {amount}.")
-            if quote.expires_at < now:
-                raise Refused("quote_expired", f"The price was held until {quote.expires_at:%Y-%m-%d %H:%M} UTC.")
+            _check_quote(order.quote, quote_id, amount, now)
             return {"approved_at": now}
         case StartManufacturing():
             return {"maker": actor}
@@ -163,13 +221,44 @@ def _consequences(order: Order, action: Action, actor: Actor, now: datetime) -> 
         case CompleteManufacturing():
             _only_the_maker(order, actor)
             return {}
-        case Pack():
-            return {}
+        case Rework():
+            if order.status is Status.MANUFACTURING_STARTED:
+                _only_the_maker(order, actor)
+            return {"maker": None}
         case Ship(shipment):
             return {"shipment": shipment}
+        case Resubmit(specification):
+            return {
+                "specification": order.specification if specification is None else specification,
+                "quote": None,
+                "failure": None,
+                "approved_at": None,
+            }
+        case Hold(reason):
+            return {"on_hold": OnHold(source=order.status, reason=reason, since=now)}
+        case Resume():
+            return {"on_hold": None}
+        case Cancel():
+            if actor.kind in _OWNERS and standing(order) not in _BEFORE_MAKING:
+                raise Refused("too_late", "The piece is being made already; only the workshop can cancel it now.")
+            return {"on_hold": None, "maker": None}
+        case Pack() | Close():
+            return {}
+
+
+def _check_quote(quote: Quote | None, quote_id: UUID, amount: Decimal, now: datetime) -> None:
+    if quote is None or quote.quote_id != quote_id:
+        raise Refused("quote_superseded", "This price is no longer the order's; look at the current one.")
+    if quote.amount != amount:
+        raise Refused("amount_differs", f"The price is {quote.amount} {quote.currency}, not {amount}.")
+    if quote.expires_at < now:
+        raise Refused("quote_expired", f"The price was held until {quote.expires_at:%Y-%m-%d %H:%M} UTC.")
 
 
 def _only_the_maker(order: Order, actor: Actor) -> None:
+    """Operators may act on what they have in hand; overseers and the system on anybody's."""
+    if actor.kind is not ActorKind.OPERATOR:
+        return
     if order.maker is None or order.maker.id != actor.id:
         name = order.maker.name if order.maker else "nobody"
         raise Refused("not_the_maker", f"The order is in the hands of {name}.")

@@ -21,9 +21,10 @@ from lostwax.contracts.orders import (
     OrderRequested,
     Outcome,
     PriceFailure,
+    Resubmit,
     Status,
 )
-from lostwax.contracts.pricing import PriceRequest, PriceResult, Tariff
+from lostwax.contracts.pricing import NotPriced, PriceRequest, PriceResult, Tariff
 from lostwax.kit import outbox
 from lostwax.kit.objects import Bucket, NoSuchObject, TooLong
 from lostwax.kit.outbox import Message
@@ -76,8 +77,12 @@ class _Changes:
             self._request_price(entry.order, entry.price_job_id)
 
     def take(self, order: Order) -> None:
-        """The next version of an order that is among the entries; a price job that it waited for is over."""
-        self.entries[order.order_id] = Entry(order, None)
+        """The next version of an order that is among the entries. Its price job goes on while it awaits a price."""
+        before = self.entries[order.order_id]
+        waits = domain.awaits_price(order)
+        self.entries[order.order_id] = Entry(
+            order, before.price_job_id if waits else None, before.kept_price if waits else None
+        )
         self.touched.add(order.order_id)
         self._tell(order)
 
@@ -87,6 +92,23 @@ class _Changes:
         self.entries[order.order_id].price_job_id = job_id
         self.touched.add(order.order_id)
         self._request_price(order, job_id)
+
+    def ask_for_model(self, order: Order) -> None:
+        """Have the order's model looked for; the answer leads on to the price."""
+        sha256 = order.specification.model.sha256
+        needed = ModelNeeded(sha256=sha256, order_id=order.order_id, account=order.account)
+        self.messages.append(outbox.message(topics.MODEL_TRANSFERS, sha256, needed))
+
+    def take_price(self, entry: Entry, result: PriceResult, now: datetime) -> None:
+        """Apply the result of the entry's current job, or keep it while the order is on hold."""
+        if not domain.awaits_price(entry.order) or result.job_id != entry.price_job_id:
+            return
+        if entry.order.status is Status.ON_HOLD:
+            entry.kept_price = result
+            self.touched.add(entry.order.order_id)
+            return
+        for version in domain.take_price(entry.order, entry.price_job_id, result, self._orders.tariff.held_for_days, now):
+            self.take(version)
 
     def _tell(self, order: Order) -> None:
         self.versions.append(order)
@@ -112,6 +134,8 @@ class _Changes:
             try:
                 order = domain.obey(order, command, now)
                 self.take(order)
+                if isinstance(command.action, Resubmit):
+                    self.ask_for_model(order)
             except domain.Refused as refused:
                 code, detail = refused.code, refused.detail
             outcome = Outcome(
@@ -126,6 +150,9 @@ class _Changes:
             )
             outcomes.append(outcome)
             self.messages.append(outbox.message(topics.ORDER_OUTCOMES, command.order_id, outcome))
+            entry = self.entries[command.order_id]
+            if entry.kept_price is not None and entry.order.status is Status.SUBMITTED:
+                self.take_price(entry, entry.kept_price, now)
         return outcomes
 
     async def write(self, connection: Connection) -> None:
@@ -154,9 +181,7 @@ async def create_orders(orders: Orders, shard: Shard, requests: Sequence[OrderRe
             entry = entries[order_id]
             changes.create(entry)
             if entry.price_job_id is None:
-                sha256 = entry.order.specification.model.sha256
-                needed = ModelNeeded(sha256=sha256, order_id=order_id, account=entry.order.account)
-                changes.messages.append(outbox.message(topics.MODEL_TRANSFERS, sha256, needed))
+                changes.ask_for_model(entry.order)
         early = await store.take_early_commands(connection, new_ids)
         await store.insert_outcomes(connection, changes.obey(early, now))
         await changes.write(connection)
@@ -215,8 +240,7 @@ async def take_prices(orders: Orders, shard: Shard, results: Sequence[PriceResul
             if entry is None:
                 log.warning("price for an unknown order", extra={"order": result.subject_id, "job": result.job_id})
                 continue
-            for version in domain.take_price(entry.order, entry.price_job_id, result, orders.tariff.held_for_days, now):
-                changes.take(version)
+            changes.take_price(entry, result, now)
         await changes.write(connection)
 
 
@@ -230,16 +254,25 @@ async def take_models(orders: Orders, shard: Shard, ready: Sequence[ModelReady])
             entry = changes.entries.get(message.order_id)
             if entry is None or not _waits_for(entry, message.sha256):
                 continue
-            if message.failure is not None:
-                changes.take(domain.fail_price(entry.order, message.failure, now))
-            else:
+            if message.failure is None:
                 changes.ask_for_price(entry.order)
+                continue
+            # A job that is answered here: the same path as a failed price, so a hold keeps it just so.
+            entry.price_job_id = domain.price_job(entry.order)
+            failed = PriceResult(
+                job_id=entry.price_job_id,
+                subject_id=entry.order.order_id,
+                currency=orders.tariff.currency,
+                tariff_version=orders.tariff.version,
+                result=NotPriced(message.failure),
+            )
+            changes.take_price(entry, failed, now)
         await changes.write(connection)
 
 
 def _waits_for(entry: Entry, sha256: str) -> bool:
     return (
-        entry.order.status is Status.SUBMITTED
+        domain.awaits_price(entry.order)
         and entry.price_job_id is None
         and entry.order.specification.model.sha256 == sha256
     )

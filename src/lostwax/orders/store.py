@@ -7,20 +7,24 @@ import msgspec
 
 from lostwax.contracts.ids import bucket_of, partition_of
 from lostwax.contracts.orders import Command, Order, Outcome, PriceFailure
+from lostwax.contracts.pricing import PriceResult
 from lostwax.kit.postgres import Connection
 
 _ARRIVALS_LOCK = 7_300
 _encode = msgspec.json.Encoder().encode
 _order = msgspec.json.Decoder(Order)
+_price = msgspec.json.Decoder(PriceResult)
 _command = msgspec.json.Decoder(Command)
 _failure = msgspec.json.Decoder(PriceFailure)
 
 
 class Entry(msgspec.Struct):
-    """An order as stored: what the world sees, and the price job whose result counts."""
+    """An order as stored: what the world sees, the price job whose result counts, and a result that came while it was
+    on hold."""
 
     order: Order
-    price_job_id: UUID | None
+    price_job_id: UUID | None = None
+    kept_price: PriceResult | None = None
 
 
 def _text(value: object) -> str:
@@ -56,10 +60,17 @@ async def insert_orders(connection: Connection, entries: Sequence[Entry]) -> set
 async def lock_orders(connection: Connection, order_ids: Iterable[UUID]) -> dict[UUID, Entry]:
     """Read orders and hold their rows, in the order of id, until the transaction ends. Unknown ids are absent."""
     rows = await connection.fetch(
-        "SELECT body, price_job_id FROM orders WHERE order_id = ANY($1) ORDER BY order_id FOR NO KEY UPDATE",
+        "SELECT body, price_job_id, kept_price FROM orders WHERE order_id = ANY($1) ORDER BY order_id FOR NO KEY UPDATE",
         sorted(set(order_ids)),
     )
-    entries = [Entry(_order.decode(r["body"]), r["price_job_id"]) for r in rows]
+    entries = [
+        Entry(
+            _order.decode(r["body"]),
+            r["price_job_id"],
+            None if r["kept_price"] is None else _price.decode(r["kept_price"]),
+        )
+        for r in rows
+    ]
     return {e.order.order_id: e for e in entries}
 
 
@@ -73,9 +84,11 @@ async def update_orders(connection: Connection, entries: Sequence[Entry]) -> Non
         """
         UPDATE orders AS o
         SET version = n.version, status = n.status, model_sha256 = n.model_sha256, price_job_id = n.price_job_id,
-            status_since = CASE WHEN o.status = n.status THEN o.status_since ELSE n.at END, body = n.body
-        FROM unnest($1::uuid[], $2::int[], $3::text[], $4::text[], $5::uuid[], $6::timestamptz[], $7::jsonb[])
-             AS n(order_id, version, status, model_sha256, price_job_id, at, body)
+            kept_price = n.kept_price, body = n.body,
+            status_since = CASE WHEN o.status = n.status THEN o.status_since ELSE n.at END
+        FROM unnest($1::uuid[], $2::int[], $3::text[], $4::text[], $5::uuid[], $6::timestamptz[], $7::jsonb[],
+                    $8::jsonb[])
+             AS n(order_id, version, status, model_sha256, price_job_id, at, body, kept_price)
         WHERE o.order_id = n.order_id
         """,
         ids,
@@ -85,6 +98,7 @@ async def update_orders(connection: Connection, entries: Sequence[Entry]) -> Non
         [e.price_job_id for e in entries],
         [e.order.updated_at for e in entries],
         [_text(e.order) for e in entries],
+        [None if e.kept_price is None else _text(e.kept_price) for e in entries],
     )
 
 

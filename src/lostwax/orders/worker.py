@@ -11,6 +11,7 @@ from lostwax.contracts.topics import Topic
 from lostwax.kit.consumer import Handler, Incoming, Later, Poison
 from lostwax.kit.shards import NotOwner, Shard
 from lostwax.orders import handlers
+from lostwax.orders.domain import PRODUCERS
 from lostwax.orders.handlers import Orders
 
 _TRANSFERS_AT_ONCE = 4
@@ -19,7 +20,7 @@ _TRANSFERS_AT_ONCE = 4
 def routes(orders: Orders) -> Mapping[Topic, Handler]:
     return {
         topics.ORDER_REQUESTS: _by_shard(orders, handlers.create_orders, lambda m: bucket_of(m.order_id)),
-        topics.ORDER_COMMANDS: _by_shard(orders, handlers.obey_commands, lambda m: bucket_of(m.order_id)),
+        topics.ORDER_COMMANDS: _commands(orders),
         topics.PRICING_RESULTS: _by_shard(orders, handlers.take_prices, lambda m: bucket_of(m.subject_id)),
         topics.ORDER_MODELS: _by_shard(orders, handlers.take_models, lambda m: bucket_of(m.order_id)),
         topics.MODEL_TRANSFERS: _transfers(orders),
@@ -37,6 +38,20 @@ def _by_shard(
             groups.setdefault(orders.shards.of(bucket(incoming.body)).number, []).append(incoming)
         for number, group in groups.items():
             await _owned(orders, handle(orders, orders.shards.shards[number], [i.body for i in group]))
+
+    return handle_batch
+
+
+def _commands(orders: Orders) -> Handler:
+    """Commands come only from the service whose people they speak for; anything else is nobody's command."""
+    handle = _by_shard(orders, handlers.obey_commands, lambda m: bucket_of(m.order_id))
+
+    async def handle_batch(batch: Sequence[Incoming]) -> None:
+        for incoming in batch:
+            kind = incoming.body.actor.kind
+            if incoming.source not in PRODUCERS[kind]:
+                raise Poison(incoming, "wrong_producer", f"{incoming.source or 'nobody'} may not speak for a {kind}")
+        await handle(batch)
 
     return handle_batch
 
