@@ -34,7 +34,8 @@ class CardsPage(msgspec.Struct, frozen=True):
 
 
 class ClaimView(msgspec.Struct, frozen=True):
-    """`state`: pending (being confirmed by Orders), confirmed, done, released, or voided with `reason`."""
+    """`state`: pending (being confirmed by Orders) or confirmed; ended as done, released, reworked or cancelled; or
+    voided: Orders refused the start, for `reason`."""
 
     claim_id: UUID
     order_id: UUID
@@ -80,6 +81,10 @@ class Me(msgspec.Struct, frozen=True):
 
 
 class Release(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    reason: Annotated[str, Meta(min_length=1, max_length=200)]
+
+
+class Rework(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     reason: Annotated[str, Meta(min_length=1, max_length=200)]
 
 
@@ -209,6 +214,11 @@ def operations(workshop: Workshop, badges: Badges, orders: OrdersClient) -> list
         order_id = path_uuid(request, "order_id", "order")
         return answer(_step_view(await handlers.complete_order(workshop, operator, order_id)), 202)
 
+    async def rework_order(request: Request, body: Rework) -> Response:
+        operator = await badges.operator(request)
+        order_id = path_uuid(request, "order_id", "order")
+        return answer(_step_view(await handlers.rework_order(workshop, operator, order_id, body.reason)), 202)
+
     async def pack_order(request: Request) -> Response:
         operator = await badges.operator(request)
         order_id = path_uuid(request, "order_id", "order")
@@ -272,6 +282,7 @@ def operations(workshop: Workshop, badges: Badges, orders: OrdersClient) -> list
         ),
         step("/v1/orders/{order_id}/release", release_order, "Give an order back to the queue", Release),
         step("/v1/orders/{order_id}/complete", complete_order, "The piece is made"),
+        step("/v1/orders/{order_id}/rework", rework_order, "The quality check failed: back into the queue", Rework),
         step("/v1/orders/{order_id}/pack", pack_order, "The piece is being packed"),
         step("/v1/orders/{order_id}/ship", ship_order, "The parcel is with the carrier", ShipOrder),
         Operation(

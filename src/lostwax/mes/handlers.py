@@ -17,6 +17,7 @@ from lostwax.contracts.orders import (
     Outcome,
     Pack,
     ReleaseClaim,
+    Rework,
     Ship,
     Shipment,
     StartManufacturing,
@@ -130,7 +131,7 @@ async def release_order(workshop: Workshop, operator: Operator, order_id: UUID, 
         claim = await _own_claim(connection, operator, order_id)
         return ReleaseClaim(claim_id=claim.claim_id, reason=reason)
 
-    return await _step(workshop, operator, order_id, "release", Status.MANUFACTURING_STARTED, release)
+    return await _step(workshop, operator, order_id, "release", (Status.MANUFACTURING_STARTED,), release)
 
 
 async def complete_order(workshop: Workshop, operator: Operator, order_id: UUID) -> StepRow:
@@ -140,7 +141,19 @@ async def complete_order(workshop: Workshop, operator: Operator, order_id: UUID)
         await _own_claim(connection, operator, order_id)
         return CompleteManufacturing()
 
-    return await _step(workshop, operator, order_id, "complete", Status.MANUFACTURING_STARTED, complete)
+    return await _step(workshop, operator, order_id, "complete", (Status.MANUFACTURING_STARTED,), complete)
+
+
+async def rework_order(workshop: Workshop, operator: Operator, order_id: UUID, reason: str) -> StepRow:
+    """The quality check failed: the piece goes back into the queue, first in line."""
+
+    async def rework(connection: Connection, order: Order) -> Action:
+        if order.status is Status.MANUFACTURING_STARTED:
+            await _own_claim(connection, operator, order_id)
+        return Rework(reason)
+
+    made = (Status.MANUFACTURING_STARTED, Status.MANUFACTURING_COMPLETED)
+    return await _step(workshop, operator, order_id, "rework", made, rework)
 
 
 async def pack_order(workshop: Workshop, operator: Operator, order_id: UUID) -> StepRow:
@@ -149,7 +162,7 @@ async def pack_order(workshop: Workshop, operator: Operator, order_id: UUID) -> 
     async def pack(_: Connection, __: Order) -> Action:
         return Pack()
 
-    return await _step(workshop, operator, order_id, "pack", Status.MANUFACTURING_COMPLETED, pack)
+    return await _step(workshop, operator, order_id, "pack", (Status.MANUFACTURING_COMPLETED,), pack)
 
 
 async def ship_order(workshop: Workshop, operator: Operator, order_id: UUID, shipment: Shipment) -> StepRow:
@@ -158,7 +171,7 @@ async def ship_order(workshop: Workshop, operator: Operator, order_id: UUID, shi
     async def ship(_: Connection, __: Order) -> Action:
         return Ship(shipment)
 
-    return await _step(workshop, operator, order_id, "ship", Status.PACKAGING, ship)
+    return await _step(workshop, operator, order_id, "ship", (Status.PACKAGING,), ship)
 
 
 async def _step(
@@ -166,18 +179,18 @@ async def _step(
     operator: Operator,
     order_id: UUID,
     action: str,
-    from_status: Status,
+    sources: Sequence[Status],
     choose: Callable[[Connection, Order], Awaitable[Action]],
 ) -> StepRow:
     """Ask Orders for a step. The same step of the same version is asked for once, however often it is clicked."""
     async with workshop.pool.acquire() as connection:
         order = await _known_order(connection, order_id)
-        if order.status is not from_status:
+        if order.status not in sources:
             raise Problem(
                 409,
                 "wrong-status",
                 "This step does not fit the order now",
-                f"It is {order.status}, not {from_status}.",
+                f"It is {order.status}, not {' or '.join(sources)}.",
                 status_now=order.status,
             )
         async with connection.transaction():
@@ -227,20 +240,24 @@ async def _own_claim(connection: Connection, operator: Operator, order_id: UUID)
 
 
 async def take_changes(workshop: Workshop, orders: Sequence[Order]) -> None:
-    """Keep what Orders says, the newest version of each order, and show it."""
+    """Keep what Orders says, the newest version of each order; end claims whose order has moved on; show it."""
     newest: dict[UUID, Order] = {}
     for order in orders:
         if order.order_id not in newest or newest[order.order_id].version < order.version:
             newest[order.order_id] = order
-    async with workshop.pool.acquire() as connection:
+    async with workshop.pool.acquire() as connection, connection.transaction():
+        await store.lock_orders(connection, newest)
         await store.take_changes(connection, [newest[i] for i in sorted(newest)])
+        await store.replace_on_lists(connection, await store.end_claims(connection, newest))
     await workshop.show(newest)
 
 
 async def take_outcomes(workshop: Workshop, outcomes: Sequence[Outcome]) -> None:
-    """Settle the steps that were asked for: confirm or void claims, end those that are released or done."""
+    """Settle the steps that were asked for: confirm claims, or void them with the reason."""
     by_command = {o.command_id: o for o in outcomes}
     async with workshop.pool.acquire() as connection, connection.transaction():
+        await store.lock_orders(connection, (o.order_id for o in outcomes))
         moved = await store.take_outcomes(connection, [by_command[i] for i in sorted(by_command)])
+        await store.end_claims(connection, moved)
         await store.replace_on_lists(connection, moved)
     await workshop.show(moved)

@@ -185,13 +185,14 @@ async def insert_claim(connection: Connection, claim_id: UUID, order_id: UUID, o
 
 
 async def work_of(connection: Connection, operator_id: UUID) -> list[tuple[ClaimRow, Order]]:
-    """What an operator has in hand, and refused claims of the last quarter of an hour so that they see why."""
+    """What an operator has in hand, and claims of the last quarter of an hour that were taken from them, with why."""
     rows = await connection.fetch(
         """
         SELECT c.claim_id, c.order_id, c.operator_id, p.name AS operator, c.state, c.reason, c.claimed_at, o.body
         FROM claims c JOIN operators p USING (operator_id) JOIN orders o USING (order_id)
         WHERE c.operator_id = $1
-          AND (c.state IN ('pending', 'confirmed') OR (c.state = 'voided' AND c.ended_at > now() - interval '15 min'))
+          AND (c.state IN ('pending', 'confirmed')
+               OR (c.state IN ('voided', 'cancelled') AND c.ended_at > now() - interval '15 min'))
         ORDER BY c.claimed_at DESC LIMIT 200
         """,
         operator_id,
@@ -231,32 +232,36 @@ async def step(connection: Connection, command_id: UUID) -> StepRow | None:
     )
 
 
+async def lock_orders(connection: Connection, order_ids: Iterable[UUID]) -> None:
+    """Hold the rows of these orders, so that a change and an outcome of one order are not taken at the same time: each
+    would decide about the claim without seeing the other."""
+    await connection.execute(
+        "SELECT FROM orders WHERE order_id = ANY($1) ORDER BY order_id FOR NO KEY UPDATE", sorted(set(order_ids))
+    )
+
+
 async def take_outcomes(connection: Connection, outcomes: Sequence[Outcome]) -> list[UUID]:
-    """Settle steps, and the claims that hung on them; returns the orders whose claims changed."""
+    """Settle steps, and confirm or void the claims that hung on them; returns the orders whose claims changed."""
     rows = await connection.fetch(
         """
         WITH outcome AS (
-            SELECT * FROM unnest($1::uuid[], $2::bool[], $3::text[], $4::text[], $5::timestamptz[])
-                AS n(command_id, accepted, code, detail, at)
+            SELECT * FROM unnest($1::uuid[], $2::bool[], $3::text[], $4::text[], $5::timestamptz[], $6::int[])
+                AS n(command_id, accepted, code, detail, at, version)
         ), settled AS (
             UPDATE steps AS s
             SET state = CASE WHEN n.accepted THEN 'accepted' ELSE 'refused' END, code = n.code, detail = n.detail,
                 decided_at = n.at
             FROM outcome n WHERE s.command_id = n.command_id AND s.state = 'pending'
-            RETURNING s.command_id, s.order_id, s.operator_id, s.action, n.accepted, n.detail, n.at
+            RETURNING s.command_id, n.accepted, n.detail, n.at, n.version
         )
         UPDATE claims AS c
-        SET state = CASE WHEN s.action = 'claim' AND s.accepted THEN 'confirmed'
-                         WHEN s.action = 'claim' THEN 'voided'
-                         WHEN s.action = 'release' THEN 'released'
-                         ELSE 'done' END,
-            reason = CASE WHEN s.action = 'claim' AND NOT s.accepted THEN s.detail ELSE c.reason END,
-            confirmed_at = CASE WHEN s.action = 'claim' AND s.accepted THEN s.at ELSE c.confirmed_at END,
-            ended_at = CASE WHEN s.action = 'claim' AND s.accepted THEN NULL ELSE s.at END
+        SET state = CASE WHEN s.accepted THEN 'confirmed' ELSE 'voided' END,
+            reason = CASE WHEN s.accepted THEN c.reason ELSE s.detail END,
+            confirmed_at = CASE WHEN s.accepted THEN s.at END,
+            confirmed_version = CASE WHEN s.accepted THEN s.version END,
+            ended_at = CASE WHEN s.accepted THEN NULL ELSE s.at END
         FROM settled s
-        WHERE c.order_id = s.order_id AND c.operator_id = s.operator_id
-          AND ((s.action = 'claim' AND c.claim_id = s.command_id AND c.state = 'pending')
-               OR (s.action IN ('release', 'complete') AND s.accepted AND c.state = 'confirmed'))
+        WHERE c.claim_id = s.command_id AND c.state = 'pending'
         RETURNING c.order_id
         """,
         [o.command_id for o in outcomes],
@@ -264,5 +269,22 @@ async def take_outcomes(connection: Connection, outcomes: Sequence[Outcome]) -> 
         [o.code for o in outcomes],
         [o.detail for o in outcomes],
         [o.at for o in outcomes],
+        [o.version for o in outcomes],
+    )
+    return [_uuid(r["order_id"]) for r in rows]
+
+
+async def end_claims(connection: Connection, order_ids: Iterable[UUID]) -> list[UUID]:
+    """End confirmed claims of orders that have moved on since; returns the orders. Their rows must be locked."""
+    rows = await connection.fetch(
+        """
+        UPDATE claims AS c
+        SET state = claim_after(o.status), ended_at = now(), reason = o.body #>> '{transition,reason}'
+        FROM orders o
+        WHERE o.order_id = ANY($1) AND c.order_id = o.order_id AND c.state = 'confirmed'
+          AND o.version > c.confirmed_version AND claim_after(o.status) IS NOT NULL
+        RETURNING c.order_id
+        """,
+        sorted(set(order_ids)),
     )
     return [_uuid(r["order_id"]) for r in rows]

@@ -107,7 +107,9 @@ class _Changes:
             entry.kept_price = result
             self.touched.add(entry.order.order_id)
             return
-        for version in domain.take_price(entry.order, entry.price_job_id, result, self._orders.tariff.held_for_days, now):
+        for version in domain.take_price(
+            entry.order, entry.price_job_id, result, self._orders.tariff.held_for_days, now
+        ):
             self.take(version)
 
     def _tell(self, order: Order) -> None:

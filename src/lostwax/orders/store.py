@@ -19,8 +19,8 @@ _failure = msgspec.json.Decoder(PriceFailure)
 
 
 class Entry(msgspec.Struct):
-    """An order as stored: what the world sees, the price job whose result counts, and a result that came while it was
-    on hold."""
+    """An order as stored: what the world sees, the price job whose result counts, and a result that came while it
+    was on hold."""
 
     order: Order
     price_job_id: UUID | None = None
@@ -60,7 +60,8 @@ async def insert_orders(connection: Connection, entries: Sequence[Entry]) -> set
 async def lock_orders(connection: Connection, order_ids: Iterable[UUID]) -> dict[UUID, Entry]:
     """Read orders and hold their rows, in the order of id, until the transaction ends. Unknown ids are absent."""
     rows = await connection.fetch(
-        "SELECT body, price_job_id, kept_price FROM orders WHERE order_id = ANY($1) ORDER BY order_id FOR NO KEY UPDATE",
+        "SELECT body, price_job_id, kept_price FROM orders WHERE order_id = ANY($1)"
+        " ORDER BY order_id FOR NO KEY UPDATE",
         sorted(set(order_ids)),
     )
     entries = [

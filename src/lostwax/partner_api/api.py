@@ -1,13 +1,15 @@
 """HTTP of the partner API, for partners' programs."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Annotated, Any
 from uuid import UUID
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -82,6 +84,23 @@ class AcceptPrice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     quote_id: UUID
     amount: Amount
+
+
+class CancelOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    reason: Annotated[str, Meta(min_length=1, max_length=200)]
+
+
+class ResubmitOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What is to be otherwise than before; what is left out stays. `{}` asks for the price once more as it was."""
+
+    model: Sha256 | UnsetType = UNSET
+    alloy: Code | UnsetType = UNSET
+    finish: Code | UnsetType = UNSET
+    quantity: Annotated[int, Meta(ge=1, le=1000)] | UnsetType = UNSET
+    ring_size: Annotated[float, Meta(ge=38, le=80)] | UnsetType | None = UNSET
+    scale: Annotated[float, Meta(ge=0.1, le=10)] | UnsetType | None = UNSET
+    engraving: Annotated[str, Meta(min_length=1, max_length=60)] | UnsetType | None = UNSET
+    deadline: date | UnsetType | None = UNSET
 
 
 class CommandView(msgspec.Struct, frozen=True):
@@ -184,14 +203,10 @@ def operations(door: Door, keys: KeyCache[Client]) -> list[Operation]:
                 "Send an Idempotency-Key",
                 "A header of 1 to 200 printable characters, fresh for each order, so that sending twice is safe.",
             )
-        try:
-            order_id = await handlers.submit_order(door, client, key, _wish(body, door.now().date()))
-        except StorageAway:
-            raise try_later(
-                "The file storage does not answer, so the upload cannot be seen. Nothing was stored; send it again.",
-                after_s=5,
-                code="storage-away",
-            ) from None
+        wish = msgspec.convert(msgspec.structs.asdict(body), Wish)
+        _check(wish, door.now().date())
+        with _storage_known_to_be_away():
+            order_id = await handlers.submit_order(door, client, key, wish)
         accepted = Accepted(order_id=order_id, code=short_code(order_id), status=Status.SUBMITTED)
         return answer(accepted, 202, {"Location": f"/v1/orders/{order_id}"})
 
@@ -214,9 +229,25 @@ def operations(door: Door, keys: KeyCache[Client]) -> list[Operation]:
     async def accept_price(request: Request, body: AcceptPrice) -> Response:
         client = await client_of(request)
         order_id = path_uuid(request, "order_id", "order")
+        if not body.amount.is_finite():
+            raise Problem(422, "out-of-range", "The amount is out of range", "amount: a number.")
         return answer(
             _command_view(await handlers.accept_price(door, client, order_id, body.quote_id, body.amount)), 202
         )
+
+    async def cancel_order(request: Request, body: CancelOrder) -> Response:
+        client = await client_of(request)
+        order_id = path_uuid(request, "order_id", "order")
+        return answer(_command_view(await handlers.cancel_order(door, client, order_id, body.reason)), 202)
+
+    async def resubmit_order(request: Request, body: ResubmitOrder) -> Response:
+        client = await client_of(request)
+        order_id = path_uuid(request, "order_id", "order")
+        changes = {name: value for name, value in msgspec.structs.asdict(body).items() if value is not UNSET}
+        with _storage_known_to_be_away():
+            return answer(
+                _command_view(await handlers.resubmit_order(door, client, order_id, changes, check=_check)), 202
+            )
 
     async def get_command(request: Request) -> Response:
         client = await client_of(request)
@@ -298,6 +329,26 @@ def operations(door: Door, keys: KeyCache[Client]) -> list[Operation]:
             auth=AUTH,
         ),
         Operation(
+            "POST",
+            "/v1/orders/{order_id}/cancel",
+            cancel_order,
+            "Cancel an order, as long as it is not being made",
+            {202: CommandView},
+            {404: "no such order", 409: "just being taken up"},
+            body=CancelOrder,
+            auth=AUTH,
+        ),
+        Operation(
+            "POST",
+            "/v1/orders/{order_id}/resubmit",
+            resubmit_order,
+            "Change an order or ask for its price again; an open price is superseded",
+            {202: CommandView},
+            {404: "no such order", 409: "just being taken up, or the model is not there"},
+            body=ResubmitOrder,
+            auth=AUTH,
+        ),
+        Operation(
             "GET",
             "/v1/commands/{command_id}",
             get_command,
@@ -309,16 +360,29 @@ def operations(door: Door, keys: KeyCache[Client]) -> list[Operation]:
     ]
 
 
-def _wish(body: SubmitOrder, today: date) -> Wish:
-    if body.ring_size is not None and body.scale is not None:
+@contextmanager
+def _storage_known_to_be_away() -> Iterator[None]:
+    """Turns a file storage that does not answer into a 503 that says so."""
+    try:
+        yield
+    except StorageAway:
+        raise try_later(
+            "The file storage does not answer, so the upload cannot be seen. Nothing was stored; send it again.",
+            after_s=5,
+            code="storage-away",
+        ) from None
+
+
+def _check(wish: Wish, today: date) -> None:
+    """What the fields cannot say one by one. Raises the 422 Problem."""
+    if wish.ring_size is not None and wish.scale is not None:
         raise Problem(
             422, "ring-size-or-scale", "Give a ring size or a scale, not both", "Leave out `ring_size` or `scale`."
         )
-    if body.deadline is not None and body.deadline < today:
-        raise Problem(422, "deadline-passed", "The deadline has passed", f"{body.deadline} is before {today}.")
-    if body.approve_up_to is not None and not 0 < body.approve_up_to <= 1_000_000:
+    if wish.deadline is not None and wish.deadline < today:
+        raise Problem(422, "deadline-passed", "The deadline has passed", f"{wish.deadline} is before {today}.")
+    if wish.approve_up_to is not None and not 0 < wish.approve_up_to <= 1_000_000:
         raise Problem(422, "out-of-range", "The standing approval is out of range", "approve_up_to: 0 to 1000000.")
-    return msgspec.convert(msgspec.structs.asdict(body), Wish)
 
 
 def _model_view(row: Any, upload: PresignedUpload | None) -> ModelView:

@@ -1,9 +1,10 @@
 """Use cases of the partner API, each one transaction; the network is never waited for inside one."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime
 from decimal import Decimal
+from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -12,14 +13,17 @@ from lostwax.contracts import topics
 from lostwax.contracts.ids import derived_id, new_id
 from lostwax.contracts.models import ModelStored, ModelUploaded
 from lostwax.contracts.orders import (
+    Action,
     Actor,
     ActorKind,
     Approve,
+    Cancel,
     Command,
     ModelRef,
     Order,
     OrderRequested,
     Outcome,
+    Resubmit,
     Specification,
     Status,
 )
@@ -102,28 +106,27 @@ async def register_model(
 async def submit_order(door: Door, client: Client, idempotency_key: str, wish: Wish) -> UUID:
     """Accept an order for certain: request and outbox in one transaction. The same key and wish again give the same
     id; another wish under the same key is a 422."""
-    model = door.usable.get((client.client_id, wish.model)) or await _uploaded_model(door, client, wish.model)
+    request_hash = hashlib.sha256(_encode(wish)).digest()
+    try:
+        specification = await _specification(door, client, wish)
+    except Problem:
+        # Sent again because the first answer was lost: what was accepted stays so, whatever became of its model since.
+        async with door.pool.acquire() as connection:
+            before = await store.stored_under(connection, client.client_id, idempotency_key)
+        if before is None:
+            raise
+        return _if_the_same(before, request_hash)
     now = door.now()
     requested = OrderRequested(
         order_id=new_id(),
         account=client.client_id,
         channel=CHANNEL,
-        specification=Specification(
-            model=model,
-            alloy=wish.alloy,
-            finish=wish.finish,
-            quantity=wish.quantity,
-            ring_size=wish.ring_size,
-            scale=wish.scale,
-            engraving=wish.engraving,
-            deadline=wish.deadline,
-        ),
+        specification=specification,
         requested_at=now,
         reference=wish.reference,
         approve_up_to=wish.approve_up_to,
     )
     message = outbox.message(topics.ORDER_REQUESTS, requested.order_id, requested)
-    request_hash = hashlib.sha256(_encode(wish)).digest()
     stored = await door.intake.submit(
         Intake(
             order_id=requested.order_id,
@@ -135,6 +138,11 @@ async def submit_order(door: Door, client: Client, idempotency_key: str, wish: W
             message=message,
         )
     )
+    return _if_the_same(stored, request_hash)
+
+
+def _if_the_same(stored: Stored, request_hash: bytes) -> UUID:
+    """Id of what stands under an idempotency key, or the 422 Problem when another wish stands there."""
     if stored.request_hash != request_hash:
         raise Problem(
             422,
@@ -144,6 +152,21 @@ async def submit_order(door: Door, client: Client, idempotency_key: str, wish: W
             order_id=str(stored.order_id),
         )
     return stored.order_id
+
+
+async def _specification(door: Door, client: Client, wish: Wish) -> Specification:
+    """The wish with its model, which must be one of the client's own and be there."""
+    model = door.usable.get((client.client_id, wish.model)) or await _uploaded_model(door, client, wish.model)
+    return Specification(
+        model=model,
+        alloy=wish.alloy,
+        finish=wish.finish,
+        quantity=wish.quantity,
+        ring_size=wish.ring_size,
+        scale=wish.scale,
+        engraving=wish.engraving,
+        deadline=wish.deadline,
+    )
 
 
 async def resend_requests(door: Door, order_ids: Sequence[UUID]) -> int:
@@ -201,6 +224,59 @@ async def own_request(door: Door, client: Client, order_id: UUID) -> RequestRow:
     return row
 
 
+async def cancel_order(door: Door, client: Client, order_id: UUID, reason: str) -> CommandRow:
+    """Ask Orders to cancel; it does so until the piece is being made."""
+    order = await _own_order(door, client, order_id)
+    return await _command(door, client, order, "cancel", Cancel(reason), reason)
+
+
+async def resubmit_order(
+    door: Door, client: Client, order_id: UUID, changes: Mapping[str, Any], *, check: Callable[[Wish, date], None]
+) -> CommandRow:
+    """Ask Orders to price the order again, with these fields of the wish changed (none: a retry). `check` raises the
+    Problem for a wish that does not hold together."""
+    order = await _own_order(door, client, order_id)
+    if not changes:
+        return await _command(door, client, order, "resubmit", Resubmit(), "")
+    wanted: dict[str, Any] = msgspec.structs.asdict(order.specification)
+    wanted |= {"model": order.specification.model.sha256, **changes}
+    wish = Wish(**wanted, reference=order.reference, approve_up_to=order.approve_up_to)
+    check(wish, door.now().date())
+    specification = await _specification(door, client, wish)
+    mark = hashlib.sha256(_encode(wish)).hexdigest()
+    return await _command(door, client, order, "resubmit", Resubmit(specification), mark)
+
+
+async def _own_order(door: Door, client: Client, order_id: UUID) -> Order:
+    """The client's order as Orders last told of it. 404 for another's, 409 before Orders has told of it."""
+    row = await own_request(door, client, order_id)
+    if row.order_body is None:
+        raise Problem(409, "not-yet", "The order is just being taken up", "Ask again in a moment.")
+    return _order.decode(row.order_body)
+
+
+async def _command(door: Door, client: Client, order: Order, action: str, wish: Action, mark: str) -> CommandRow:
+    """Send a command to Orders. The same wish (`mark`) for the same version is one command, however often it is
+    sent."""
+    now = door.now()
+    command = Command(
+        command_id=derived_id(action, str(order.order_id), str(order.version), mark),
+        order_id=order.order_id,
+        actor=Actor(kind=ActorKind.PARTNER, id=str(client.client_id), name=client.name, account=client.client_id),
+        seen_version=order.version,
+        issued_at=now,
+        action=wish,
+    )
+    async with door.pool.acquire() as connection, connection.transaction():
+        if await store.add_command(
+            connection, command.command_id, order.order_id, client.client_id, action, command.issued_at
+        ):
+            await outbox.add(connection, [outbox.message(topics.ORDER_COMMANDS, order.order_id, command)])
+        issued = await store.command(connection, client.client_id, command.command_id)
+    assert issued is not None
+    return issued
+
+
 async def accept_price(door: Door, client: Client, order_id: UUID, quote_id: UUID, amount: Decimal) -> CommandRow:
     """Send the client's acceptance to Orders, which decides. 409 for what is already known to be refused."""
     row = await own_request(door, client, order_id)
@@ -227,22 +303,7 @@ async def accept_price(door: Door, client: Client, order_id: UUID, quote_id: UUI
     now = door.now()
     if order.quote.expires_at < now:
         raise Problem(409, "quote-expired", "The price has expired", f"It was held until {order.quote.expires_at}.")
-    command = Command(
-        command_id=derived_id("accept", str(order_id), str(quote_id), str(order.version)),
-        order_id=order_id,
-        actor=Actor(kind=ActorKind.PARTNER, id=str(client.client_id), name=client.name, account=client.client_id),
-        seen_version=order.version,
-        issued_at=now,
-        action=Approve(quote_id=quote_id, amount=amount),
-    )
-    async with door.pool.acquire() as connection, connection.transaction():
-        if await store.add_command(
-            connection, command.command_id, order_id, client.client_id, "accept", command.issued_at
-        ):
-            await outbox.add(connection, [outbox.message(topics.ORDER_COMMANDS, order_id, command)])
-        issued = await store.command(connection, client.client_id, command.command_id)
-    assert issued is not None
-    return issued
+    return await _command(door, client, order, "accept", Approve(quote_id=quote_id, amount=amount), str(quote_id))
 
 
 def _approved(order: Order, quote_id: UUID, amount: Decimal) -> bool:

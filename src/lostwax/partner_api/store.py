@@ -178,6 +178,15 @@ async def store_intakes(connection: Connection, intakes: Sequence[Intake]) -> li
     ]
 
 
+async def stored_under(connection: Connection, client_id: UUID, idempotency_key: str) -> Stored | None:
+    row = await connection.fetchrow(
+        "SELECT order_id, request_hash FROM requests WHERE client_id = $1 AND idempotency_key = $2",
+        client_id,
+        idempotency_key,
+    )
+    return None if row is None else Stored(UUID(int=row["order_id"].int), row["request_hash"])
+
+
 async def _stored_under(connection: Connection, intakes: Sequence[Intake]) -> dict[tuple[int, str], Stored]:
     rows = await connection.fetch(
         """

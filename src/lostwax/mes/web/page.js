@@ -5,8 +5,11 @@ const EVERY_MS = 2000, OTHERS_EVERY_MS = 10_000, TIMEOUT_MS = 15_000, PATIENCE_M
 const PAGE = 50, MOST = 200; // orders that "more" adds; the most that the service gives at once
 const DONE_STATUS = {
   complete: "MANUFACTURING_COMPLETED", pack: "PACKAGING", ship: "SHIPPED", release: "MANUFACTURING_APPROVED",
+  rework: "REWORK",
 };
-const DONE_WORDS = { complete: "is made", pack: "is packed", ship: "is shipped", release: "is back in the queue" };
+const DONE_WORDS = { complete: "is made", pack: "is packed", ship: "is shipped", release: "is back in the queue",
+  rework: "is back in the queue, first in line" };
+const LOST = ["voided", "cancelled"]; // claims that were taken from their operator
 const STATUS_WORDS = {
   SUBMITTED: "waiting for its price", PRICE_CALCULATED: "waiting for approval", PRICE_FAILED: "without a price",
   MANUFACTURING_APPROVED: "in the queue", MANUFACTURING_STARTED: "being made", REWORK: "to be made again",
@@ -20,6 +23,8 @@ const EMPTY = {
   work: "You have nothing in hand. Take an order from the queue.",
 };
 
+const lostWhy = (claim) => claim.state === "cancelled"
+  ? `the order was cancelled${claim.reason ? ` (${claim.reason})` : ""}` : claim.reason ?? "it was refused";
 const $ = (selector, root = document) => root.querySelector(selector);
 const $$ = (selector, root = document) => [...root.querySelectorAll(selector)];
 const pause = (ms) => new Promise((wake) => setTimeout(wake, ms));
@@ -219,8 +224,8 @@ function workPage() {
     }
     for (const { claim, card } of work) {
       const before = mine.work.find((w) => w.claim.claim_id === claim.claim_id);
-      if (before?.claim.state === "pending" && claim.state === "voided") {
-        toast(`${card.code} is not yours: ${claim.reason}`, "bad");
+      if (before && !LOST.includes(before.claim.state) && LOST.includes(claim.state)) {
+        toast(`${card.code} is not yours any more: ${lostWhy(claim)}`, "bad");
       }
     }
     Object.assign(mine, { askedAt, work, known: true });
@@ -294,11 +299,12 @@ function workPage() {
       sayEmpty(pane, it.known, EMPTY[name]);
     }
     const dismissed = remembered("dismissed");
-    const work = mine.work.filter((w) => w.claim.state !== "voided" || !dismissed.includes(w.claim.claim_id));
-    const rank = (w) => (w.claim.state === "voided" ? 0 : 1);
+    const lost = (w) => LOST.includes(w.claim.state);
+    const work = mine.work.filter((w) => !lost(w) || !dismissed.includes(w.claim.claim_id));
+    const rank = (w) => (lost(w) ? 0 : 1);
     work.sort((a, b) => rank(a) - rank(b)); // stable: else newest first, as they came
     sync(panes.work, work.map(({ claim, card }) => (
-      { key: claim.claim_id, kind: claim.state === "voided" ? "voided" : "work", card, claim }
+      { key: claim.claim_id, kind: LOST.includes(claim.state) ? "voided" : "work", card, claim }
     )));
     sayEmpty(panes.work, mine.known, EMPTY.work);
     const count = (...names) => {
@@ -308,7 +314,7 @@ function workPage() {
     };
     set($("[data-tab=queue] .count"), count("queue"));
     set($("[data-tab=work] .count"), mine.known ? `${work.length}` : "");
-    $("[data-tab=work] .count").classList.toggle("alarm", work.some((w) => w.claim.state === "voided"));
+    $("[data-tab=work] .count").classList.toggle("alarm", work.some(lost));
     set($("[data-tab=packing] .count"), count("packing", "shipping"));
     set($(".count", panes.packing), count("packing"));
     set($(".count", panes.shipping), count("shipping"));
@@ -399,7 +405,7 @@ function workPage() {
     $(".model", li).setAttribute("href", `/v1/orders/${encodeURIComponent(card.order_id)}/model`);
     const confirmed = kind !== "work" || (claim.state === "confirmed" && card.status === "MANUFACTURING_STARTED");
     const unconfirmed = claim?.state === "pending" || ["MANUFACTURING_APPROVED", "REWORK"].includes(card.status);
-    const state = asked ?? (kind === "voided" ? `Not yours: ${claim.reason ?? "it was refused"}`
+    const state = asked ?? (kind === "voided" ? `Not yours: ${lostWhy(claim)}`
       : confirmed ? "" : unconfirmed ? "Being confirmed…" : `It is ${STATUS_WORDS[card.status] ?? card.status}`);
     set($(".state", li), state);
     $(".state", li).hidden = !state;
@@ -586,6 +592,10 @@ function workPage() {
       delete li.dataset.open;
       step("complete", item, "Telling that it is made…");
     } else if (form.dataset.panel === "release") step("release", item, "Giving back…", body);
+    else if (form.dataset.panel === "rework") {
+      delete li.dataset.open;
+      step("rework", item, "Sending back to be made again…", body);
+    }
     else step("ship", item, "Shipping…", body);
   });
 
