@@ -381,7 +381,8 @@ def _check(wish: Wish, today: date) -> None:
         )
     if wish.deadline is not None and wish.deadline < today:
         raise Problem(422, "deadline-passed", "The deadline has passed", f"{wish.deadline} is before {today}.")
-    if wish.approve_up_to is not None and not 0 < wish.approve_up_to <= 1_000_000:
+    bound = wish.approve_up_to
+    if bound is not None and not (bound.is_finite() and 0 < bound <= 1_000_000):  # NaN cannot even be compared
         raise Problem(422, "out-of-range", "The standing approval is out of range", "approve_up_to: 0 to 1000000.")
 
 
