@@ -20,6 +20,7 @@ from tests.builders import (
     OPERATOR,
     OTHER_OPERATOR,
     PARTNER,
+    SELLER,
     a_command,
     a_digest,
     a_price,
@@ -38,7 +39,9 @@ from lostwax.contracts.models import ModelNeeded, ModelStored, ModelUploaded
 from lostwax.contracts.orders import (
     Action,
     Approve,
+    Cancel,
     Command,
+    Hold,
     ModelReady,
     ModelRef,
     Order,
@@ -46,6 +49,8 @@ from lostwax.contracts.orders import (
     OrderRequested,
     Outcome,
     ReleaseClaim,
+    Resubmit,
+    Resume,
     StartManufacturing,
     Status,
 )
@@ -604,3 +609,76 @@ async def test_two_shards_share_all_buckets_without_overlap(orders: Orders) -> N
         owned.update(r["bucket"] for r in rows)
         assert {first_owner(r["bucket"], 2) for r in rows} == {shard.number}
     assert owned == Counter(range(1024))
+
+
+async def obeyed(orders: Orders, order: Order, action: Action, actor: Any) -> tuple[Order, UUID | None]:
+    """The order, and its price job, after a command by somebody who saw it as it is."""
+    shard = orders.shards.of(bucket_of(order.order_id))
+    await handlers.obey_commands(orders, shard, [a_command(order, action, actor)])
+    return await stored_order(orders, order.order_id)
+
+
+async def test_a_price_that_comes_during_a_hold_is_applied_when_the_hold_ends(orders: Orders) -> None:
+    sha256 = a_digest()
+    await put_model_into_index(orders, sha256)
+    request = request_for(sha256)
+    shard = orders.shards.shards[0]
+    await handlers.create_orders(orders, shard, [request])
+    order, job = await stored_order(orders, request.order_id)
+    assert job is not None
+    held, still = await obeyed(orders, order, Hold("the customer travels"), SELLER)
+    assert (held.status, still) == (Status.ON_HOLD, job)
+    await handlers.take_prices(orders, shard, [a_price(new_id(), order.order_id), a_price(job, order.order_id)])
+    assert (await stored_order(orders, order.order_id))[0] == held, "a hold shows nothing of the price"
+    resumed, over = await obeyed(orders, held, Resume(), SELLER)
+    assert (resumed.status, resumed.version, over) == (Status.PRICE_CALCULATED, 4, None)
+    assert resumed.quote is not None
+    assert resumed.quote.quote_id == job
+    assert [o.status for o in await history(orders, order.order_id)] == [
+        Status.SUBMITTED,
+        Status.ON_HOLD,
+        Status.SUBMITTED,
+        Status.PRICE_CALCULATED,
+    ]
+
+
+async def test_a_model_that_fails_during_a_hold_fails_the_price_when_the_hold_ends(orders: Orders) -> None:
+    request = request_for()
+    shard = orders.shards.shards[0]
+    await handlers.create_orders(orders, shard, [request])
+    order, _ = await stored_order(orders, request.order_id)
+    held, _ = await obeyed(orders, order, Hold("wait"), SELLER)
+    sha256 = request.specification.model.sha256
+    await handlers.take_models(orders, shard, [ModelReady(order.order_id, sha256, NOT_CLOSED)])
+    resumed, _ = await obeyed(orders, held, Resume(), SELLER)
+    assert (resumed.status, resumed.failure) == (Status.PRICE_FAILED, NOT_CLOSED)
+
+
+async def test_a_resubmitted_order_asks_for_its_model_and_the_old_price_does_not_count(orders: Orders) -> None:
+    priced = await a_priced_order(orders)
+    assert priced.quote is not None
+    wanted = a_specification(alloy="platinum-950")
+    again, job = await obeyed(orders, priced, Resubmit(wanted), PARTNER)
+    assert (again.status, again.quote, job) == (Status.SUBMITTED, None, None)
+    shard = orders.shards.shards[0]
+    (needed,) = await told(shard, ModelNeeded, wanted.model.sha256)
+    assert needed.order_id == priced.order_id
+    await handlers.take_prices(orders, shard, [a_price(priced.quote.quote_id, priced.order_id)])
+    assert (await stored_order(orders, priced.order_id))[0] == again, "a price for the replaced order was taken"
+    await handlers.take_models(orders, shard, [ModelReady(priced.order_id, wanted.model.sha256)])
+    _, job = await stored_order(orders, priced.order_id)
+    assert job is not None
+    assert job != priced.quote.quote_id
+    await handlers.take_prices(orders, shard, [a_price(job, priced.order_id, "140.00")])
+    final, _ = await stored_order(orders, priced.order_id)
+    assert final.quote is not None
+    assert (final.status, final.quote.quote_id) == (Status.PRICE_CALCULATED, job)
+
+
+async def test_a_command_in_somebody_elses_name_is_poison(orders: Orders) -> None:
+    priced = await a_priced_order(orders)
+    handle = worker.routes(orders)[topics.ORDER_COMMANDS]
+    (forged,) = incoming([a_command(priced, Cancel("ha"), SELLER)])
+    with pytest.raises(Poison, match="partner_api may not speak for a seller"):
+        await handle([forged])
+    assert (await stored_order(orders, priced.order_id))[0] == priced

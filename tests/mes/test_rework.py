@@ -1,0 +1,111 @@
+"""Rework, and claims that end because their order moves on, through the running services."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from tests.builders import Operator, Partner, a_partner, an_approved_order, an_operator, order_at, wait_for
+
+from lostwax.local.stack import Stack
+
+
+@pytest.fixture
+async def partner(stack: Stack) -> AsyncIterator[Partner]:
+    client = await a_partner(stack)
+    yield client
+    await client.aclose()
+
+
+@pytest.fixture
+async def ada(stack: Stack) -> AsyncIterator[Operator]:
+    client = await an_operator(stack, "Ada")
+    yield client
+    await client.aclose()
+
+
+@pytest.fixture
+async def ben(stack: Stack) -> AsyncIterator[Operator]:
+    client = await an_operator(stack, "Ben")
+    yield client
+    await client.aclose()
+
+
+async def takes(operator: Operator, order_id: str) -> None:
+    async def taken() -> bool:
+        return (await operator.post(f"/v1/orders/{order_id}/claim")).status_code == 200
+
+    await wait_for(taken)
+
+
+async def does(operator: Operator, order_id: str, step: str, body: dict[str, Any] | None = None) -> None:
+    async def done() -> bool:
+        return (await operator.post(f"/v1/orders/{order_id}/{step}", json=body)).status_code == 202
+
+    await wait_for(done)
+
+
+async def work(operator: Operator, order_id: str) -> str | None:
+    """State of the operator's claim of this order, None when it is not among their work."""
+    pieces = (await operator.get("/v1/work")).raise_for_status().json()["work"]
+    return next((p["claim"]["state"] for p in pieces if p["claim"]["order_id"] == order_id), None)
+
+
+async def first_in_queue(operator: Operator) -> dict[str, Any]:
+    return (await operator.get("/v1/lists/queue", params={"limit": 1})).raise_for_status().json()["cards"][0]
+
+
+async def test_a_piece_that_fails_its_check_is_first_in_the_queue_again(
+    partner: Partner, ada: Operator, ben: Operator
+) -> None:
+    order_id = await an_approved_order(partner)
+    await takes(ada, order_id)
+    await order_at(partner, order_id, "MANUFACTURING_STARTED")
+    refused = await ben.post(f"/v1/orders/{order_id}/rework", json={"reason": "porous"})
+    assert (refused.status_code, refused.json()["type"]) == (409, "/problems/not-yours")
+    await does(ada, order_id, "rework", {"reason": "porous"})
+    await order_at(partner, order_id, "REWORK")
+
+    async def is_first() -> bool:
+        card = await first_in_queue(ben)
+        return bool(card["order_id"] == order_id and card["status"] == "REWORK")
+
+    await wait_for(is_first)
+    assert await work(ada, order_id) is None
+    await takes(ben, order_id)
+    await order_at(partner, order_id, "MANUFACTURING_STARTED")
+    await does(ben, order_id, "complete")
+    await order_at(partner, order_id, "MANUFACTURING_COMPLETED")
+    # Whoever packs it may find the fault as well.
+    await does(ada, order_id, "rework", {"reason": "scratched"})
+    await order_at(partner, order_id, "REWORK")
+    await takes(ada, order_id)
+    await order_at(partner, order_id, "MANUFACTURING_STARTED")
+
+
+async def test_a_claim_of_an_order_that_is_cancelled_meanwhile_is_voided_or_never_made(
+    partner: Partner, ada: Operator
+) -> None:
+    """A cancellation that crosses a claim: one of both wins, and both sides see the same."""
+    for _ in range(5):
+        order_id = await an_approved_order(partner)
+
+        async def shown(wanted: str = order_id) -> bool:
+            return (await ada.get(f"/v1/orders/{wanted}")).status_code == 200
+
+        await wait_for(shown)
+        await partner.post(f"/v1/orders/{order_id}/cancel", json={"reason": "changed my mind"})
+        claimed = await ada.post(f"/v1/orders/{order_id}/claim")
+        order = await order_at(partner, order_id, "CANCELLED", "MANUFACTURING_STARTED")
+        if order["status"] == "MANUFACTURING_STARTED":
+            assert claimed.status_code == 200
+            await wait_for(lambda wanted=order_id: _is(ada, wanted, "confirmed"))
+        elif claimed.status_code == 200:
+            await wait_for(lambda wanted=order_id: _is(ada, wanted, "voided"))
+        else:
+            assert claimed.status_code == 409
+        cards = (await ada.get("/v1/lists/queue", params={"limit": 200})).json()["cards"]
+        assert order_id not in [c["order_id"] for c in cards]
+
+
+async def _is(operator: Operator, order_id: str, state: str) -> bool:
+    return await work(operator, order_id) == state
