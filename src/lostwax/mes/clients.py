@@ -189,19 +189,21 @@ class Lists:
                     await self._put(generation, chunk)
             if self._rebuild_wanted.is_set():
                 return  # a change could not be shown meanwhile: once more
-            before = await self._redis.getset(_GENERATION, generation)
+            await self._redis.set(_GENERATION, generation)
             self._current = generation
         finally:
             self._building = None
         self.rebuilds += 1
         seconds = round(asyncio.get_running_loop().time() - started, 3)
         log.info("lists rebuilt", extra={"orders": count, "seconds": seconds})
-        if before is not None:
-            await self._drop(before.decode())
+        await self._drop_others(generation)
 
-    async def _drop(self, generation: str) -> None:
-        async for key in self._redis.scan_iter(match=f"mes:{generation}:*", count=1000):
-            await self._redis.unlink(key)
+    async def _drop_others(self, generation: str) -> None:
+        """Drop the generation before, and what was written to lost or unfinished ones: nothing else would ever."""
+        keep = (_GENERATION.encode(), f"mes:{generation}:".encode())
+        async for key in self._redis.scan_iter(match="mes:*", count=1000):
+            if not key.startswith(keep):
+                await self._redis.unlink(key)
 
     async def close(self) -> None:
         await self._redis.aclose()
