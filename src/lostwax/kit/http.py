@@ -59,8 +59,23 @@ class Operation(msgspec.Struct, frozen=True):
     auth: str | None = None
 
 
+class JsonAnswer(Response):
+    """A JSON body. Its headers are put together at once, where Response works them out one by one."""
+
+    def __init__(self, body: bytes, status: int, headers: Mapping[str, str] | None) -> None:
+        self.status_code = status
+        self.body = body
+        self.background = None
+        self.raw_headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", str(len(body)).encode()),
+        ]
+        if headers:
+            self.raw_headers += [(k.lower().encode("latin-1"), v.encode("latin-1")) for k, v in headers.items()]
+
+
 def answer(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    return Response(_ENCODER.encode(value), status_code=status, media_type="application/json", headers=headers)
+    return JsonAnswer(_ENCODER.encode(value), status, headers)
 
 
 def path_uuid(request: Request, name: str, what: str) -> UUID:
