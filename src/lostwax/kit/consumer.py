@@ -80,6 +80,7 @@ class _Partition:
         self.paused = False
         self.revoked = False
         self.stopped_by: str | None = None
+        self.in_hand: KafkaMessage | None = None
 
 
 class Runner:
@@ -146,6 +147,15 @@ class Runner:
         """None when well, else what is wrong."""
         stopped = [f"{p.topic}/{p.number}: {p.stopped_by}" for p in self._partitions.values() if p.stopped_by]
         return self._failure or ("; ".join(stopped) or None)
+
+    def delay_s(self, topic: Topic) -> float:
+        """Age in seconds of the oldest message of a topic that has come here and is not done; 0 when all is done."""
+        oldest = [
+            message.timestamp()[1]
+            for p in self._partitions.values()
+            if p.topic == topic.name and (message := p.in_hand or (p.buffer[0] if p.buffer else None)) is not None
+        ]
+        return max(0.0, time.time() - min(oldest) / 1000) if oldest else 0.0
 
     async def run(self) -> None:
         """Consume until cancelled, then finish the work in hand, commit its offsets and leave the group."""
@@ -261,7 +271,9 @@ class Runner:
         try:
             while partition.buffer and not partition.revoked:
                 taken = [partition.buffer.popleft() for _ in range(min(self._batch, len(partition.buffer)))]
+                partition.in_hand = taken[0]
                 await self._handle_for_certain(partition, taken)
+                partition.in_hand = None
                 if partition.paused and not partition.revoked and len(partition.buffer) < _LOW_WATER:
                     self._resume(partition)
         except TooManyDead as error:

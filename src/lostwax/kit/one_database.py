@@ -44,13 +44,13 @@ class Plumbing:
         self._pool = pool
         self._writes = tuple(topic for topic in ALL if service in topic.written_by)
         self.verifier = ServiceVerifier(service, settings.service_keys)
-        self._limits = PublishingLimits(settings.database_url)
+        self.limits = PublishingLimits(settings.database_url)
         self._relay = Relay(
             settings.database_url,
             service=service,
             topics=self._writes,
             publisher=Publisher(settings.kafka_bootstrap, client_id=f"{service}-relay"),
-            limits=self._limits,
+            limits=self.limits,
         )
         self._runner = Runner(
             settings.kafka_bootstrap,
@@ -63,7 +63,7 @@ class Plumbing:
 
     def operations(self) -> list[Operation]:
         """The publishing API of this service."""
-        return publishing_operations(self._writes, self._limits, self._pool, self.verifier)
+        return publishing_operations(self._writes, self.limits, self._pool, self.verifier)
 
     def checks(self) -> dict[str, Check]:
         """Readiness: the database answers, the consumer is well."""
@@ -83,7 +83,7 @@ class Plumbing:
     def background(self) -> list[tuple[str, Coroutine[Any, Any, None]]]:
         """Named work for `service.serve`, in the order in which it starts; it stops in the opposite order."""
         return [
-            ("publishing limits", self._limits.run()),
+            ("publishing limits", self.limits.run()),
             ("relay", self._relay.run()),
             ("consumer", self._runner.run()),
         ]

@@ -69,6 +69,7 @@ class PublishingLimits:
     def __init__(self, dsn: str) -> None:
         self._dsn = dsn
         self._limits: dict[str, Publishing] = {}
+        self._granted: dict[str, float | None] = {}
         self._callbacks: list[Callable[[], None]] = []
         self._changed = asyncio.Event()
         self._known = asyncio.Event()
@@ -78,7 +79,23 @@ class PublishingLimits:
         await self._known.wait()
 
     def of(self, topic: str) -> Publishing:
+        """The limit in force: what was set, and no faster than what the topic's reader has granted."""
+        limit = self._limits.get(topic, UNLIMITED)
+        granted = self._granted.get(topic)
+        if granted is None or (limit.rate_per_s is not None and limit.rate_per_s <= granted):
+            return limit
+        return Publishing(rate_per_s=granted, burst=min(limit.burst, max(1, int(granted))), paused=limit.paused)
+
+    def set_of(self, topic: str) -> Publishing:
+        """The limit as it was set, whatever is granted."""
         return self._limits.get(topic, UNLIMITED)
+
+    def grant(self, topic: str, rate_per_s: float | None) -> None:
+        """How fast the topic's reader can take it now; None lifts the grant."""
+        if self._granted.get(topic) != rate_per_s:
+            self._granted[topic] = rate_per_s
+            for callback in self._callbacks:
+                callback()
 
     @property
     def all(self) -> Mapping[str, Publishing]:

@@ -5,6 +5,7 @@ connection loses the lock, so at worst two publish the same rows: readers are re
 """
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Sequence
@@ -89,10 +90,10 @@ class Relay:
             await connection.close(timeout=2)
 
     async def _sleep(self, seconds: float) -> None:
-        try:
-            await asyncio.wait_for(self._wake.wait(), seconds)
-        except TimeoutError:
-            return
+        # Not wait_for: in Python 3.11 it may lose a cancellation.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._wake.wait()
 
     async def _publish_some(self, connection: OwnConnection, topic: str) -> tuple[int, float]:
         """Publish up to a batch of one topic; returns how many, and the seconds until more may be sent."""

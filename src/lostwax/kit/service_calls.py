@@ -38,7 +38,7 @@ def publishing_operations(
         return topic
 
     async def get_publishing(request: Request) -> Response:
-        return answer(limits.of(known_topic(request)))
+        return answer(limits.set_of(known_topic(request)))
 
     async def put_publishing(request: Request, body: Publishing) -> Response:
         topic = known_topic(request)

@@ -41,6 +41,7 @@ def environment(
         given["LOSTWAX_DATABASE_URL"] = postgres.dsn(service, service, ports["pg-main"], credentials)
         given["LOSTWAX_ORDERS_URL"] = f"http://127.0.0.1:{ports['orders']}"
     if service == "orders":
+        given["LOSTWAX_CHANNEL_URLS"] = f"partner_api=http://127.0.0.1:{ports['partner_api']}"
         shards = [postgres.dsn("orders", "orders", ports[name], credentials) for name in postgres.SHARDS]
         given["LOSTWAX_SHARD_URLS"] = ",".join(shards)
         control = postgres.dsn("orders_control", "orders_control", ports["pg-main"], credentials)

@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from lostwax.contracts import topics
+from lostwax.contracts.announcements import Announcement, Granted, digest_of
 from lostwax.contracts.ids import bucket_of, bucket_of_digest
 from lostwax.contracts.orders import Order, OrderChanged
 from lostwax.kit import outbox
@@ -19,6 +20,7 @@ from lostwax.kit.problems import Problem
 from lostwax.kit.service_calls import SERVICE_AUTH, calling_service
 from lostwax.kit.shards import ShardMap
 from lostwax.orders import store
+from lostwax.orders.expectations import Expectations
 
 
 class History(msgspec.Struct, frozen=True):
@@ -31,6 +33,31 @@ class ModelLink(msgspec.Struct, frozen=True):
     """Where to get a stored model, for fifteen minutes."""
 
     url: str
+
+
+def announcement_operation(expectations: Expectations, verifier: ServiceVerifier) -> Operation:
+    """The small command by which channels announce order requests."""
+
+    async def announce_requests(request: Request, body: Announcement) -> Response:
+        channel = calling_service(verifier, request)
+        if body.count != len(body.order_ids) or body.digest != digest_of(body.order_ids):
+            raise Problem(
+                422,
+                "digest-differs",
+                "Count or digest do not fit the ids",
+                "The digest is the sha-256 over the ids' sixteen bytes each, in ascending order.",
+            )
+        return answer(Granted(await expectations.announce(channel, body.order_ids)), 202)
+
+    return Operation(
+        "POST",
+        "/v1/announcements",
+        announce_requests,
+        "Announce order requests that are on their way, and be told how fast to publish",
+        {202: Granted},
+        body=Announcement,
+        auth=SERVICE_AUTH,
+    )
 
 
 def operations(shards: ShardMap, models: Bucket, verifier: ServiceVerifier) -> list[Operation]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lostwax.contracts import topics
 from lostwax.kit import logs
-from lostwax.kit.auth import ServiceVerifier
+from lostwax.kit.auth import ServiceSigner, ServiceVerifier
 from lostwax.kit.clock import utc_now
 from lostwax.kit.consumer import Runner
 from lostwax.kit.http import build_app
@@ -23,6 +23,7 @@ from lostwax.kit.service_calls import publishing_operations
 from lostwax.kit.settings import read_settings
 from lostwax.kit.shards import Shard, ShardMap, assign_first_buckets
 from lostwax.orders import api, handlers, worker
+from lostwax.orders.expectations import Expectations
 from lostwax.orders.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -106,6 +107,13 @@ async def serve_orders(settings: Settings) -> None:
             later=(*UNREACHABLE, StorageAway),
         )
         verifier = ServiceVerifier("orders", settings.service_keys)
+        expectations = Expectations(
+            shard_map,
+            settings.channels,
+            ServiceSigner("orders", settings.service_key),
+            delay_s=lambda: runner.delay_s(topics.ORDER_REQUESTS),
+            handled=lambda: runner.handled,
+        )
 
         async def shards_answer() -> str | None:
             away = []
@@ -121,7 +129,11 @@ async def serve_orders(settings: Settings) -> None:
 
         app = build_app(
             "orders",
-            [*api.operations(shard_map, models, verifier), *publishing_operations(WRITES, limits, control, verifier)],
+            [
+                *api.operations(shard_map, models, verifier),
+                api.announcement_operation(expectations, verifier),
+                *publishing_operations(WRITES, limits, control, verifier),
+            ],
             checks={"shards": shards_answer, "kafka": consumes},
             description="Orders, for other services of Lostwax.",
         )
@@ -135,6 +147,7 @@ async def serve_orders(settings: Settings) -> None:
                 *[(f"relay {s.number}", r.run()) for s, r in zip(shards, relays, strict=True)],
                 ("shards that were away", _prepare_when_back(away, shard_map)),
                 ("consumer", runner.run()),
+                ("expectations", expectations.run()),
             ],
         )
 

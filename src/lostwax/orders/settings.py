@@ -14,12 +14,19 @@ class Settings(msgspec.Struct, frozen=True):
     s3_access_key: str
     s3_secret_key: str
     models_bucket: str
+    channel_urls: tuple[str, ...]
+    service_key: str
     service_keys: str
     http_host: str = "127.0.0.1"
     tariff: str = "2026-11"
     log_level: str = "INFO"
     instance: str = ""
     largest_model_bytes: int = 300_000_000
+
+    @property
+    def channels(self) -> dict[str, str]:
+        """Address by channel, from `name=http://host:port`."""
+        return dict(entry.split("=", 1) for entry in self.channel_urls)
 
     @property
     def s3(self) -> S3Settings:

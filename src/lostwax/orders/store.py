@@ -191,6 +191,50 @@ async def take_early_commands(connection: Connection, order_ids: Iterable[UUID])
     return [_command.decode(r["body"]) for r in rows]
 
 
+async def announce(connection: Connection, order_ids: Sequence[UUID], channel: str) -> None:
+    """Expect these orders, but for those that are there already."""
+    await connection.execute(
+        """
+        INSERT INTO announced (order_id, channel)
+        SELECT i.order_id, $2 FROM unnest($1::uuid[]) AS i(order_id)
+        WHERE NOT EXISTS (SELECT FROM orders o WHERE o.order_id = i.order_id)
+        ON CONFLICT (order_id) DO NOTHING
+        """,
+        sorted(order_ids),
+        channel,
+    )
+
+
+async def overdue(
+    connection: Connection, older_than_s: float, again_after_s: float, most: int
+) -> dict[str, list[UUID]]:
+    """Forget what has arrived; returns what has not come in `older_than_s` seconds, by channel, marked as asked for,
+    but for what was asked for within `again_after_s`."""
+    await connection.execute("DELETE FROM announced a USING orders o WHERE o.order_id = a.order_id")
+    rows = await connection.fetch(
+        """
+        UPDATE announced SET asked_at = now()
+        WHERE order_id IN (
+            SELECT order_id FROM announced
+            WHERE announced_at < now() - make_interval(secs => $1)
+              AND (asked_at IS NULL OR asked_at < now() - make_interval(secs => $2))
+            ORDER BY announced_at LIMIT $3)
+        RETURNING channel, order_id
+        """,
+        older_than_s,
+        again_after_s,
+        most,
+    )
+    by_channel: dict[str, list[UUID]] = {}
+    for row in rows:
+        by_channel.setdefault(row["channel"], []).append(UUID(int=row["order_id"].int))
+    return by_channel
+
+
+async def expects_any(connection: Connection) -> bool:
+    return bool(await connection.fetchval("SELECT EXISTS (SELECT FROM announced)"))
+
+
 async def stored_models(connection: Connection, digests: Iterable[str]) -> set[str]:
     rows = await connection.fetch("SELECT sha256 FROM models WHERE sha256 = ANY($1)", list(set(digests)))
     return {r["sha256"] for r in rows}

@@ -28,6 +28,7 @@ from lostwax.contracts.orders import (
     Status,
 )
 from lostwax.kit import outbox
+from lostwax.kit.announcing import NextBatch
 from lostwax.kit.auth import digest_of_key, new_api_key
 from lostwax.kit.coalescer import Coalescer
 from lostwax.kit.objects import Bucket, PresignedUpload
@@ -167,6 +168,18 @@ async def _specification(door: Door, client: Client, wish: Wish) -> Specificatio
         engraving=wish.engraving,
         deadline=wish.deadline,
     )
+
+
+async def next_announcement(pool: Pool, limit: int) -> NextBatch:
+    """What is to be announced to Orders next."""
+    async with pool.acquire() as connection:
+        return await store.unannounced(connection, limit)
+
+
+async def announced(pool: Pool, batch: NextBatch) -> None:
+    """Orders has taken the announcement of this batch."""
+    async with pool.acquire() as connection:
+        await store.move_announced(connection, batch)
 
 
 async def resend_requests(door: Door, order_ids: Sequence[UUID]) -> int:

@@ -5,7 +5,8 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 from lostwax.kit import logs
-from lostwax.kit.auth import KeyCache
+from lostwax.kit.announcing import Announcer
+from lostwax.kit.auth import KeyCache, ServiceSigner
 from lostwax.kit.clock import utc_now
 from lostwax.kit.http import build_app
 from lostwax.kit.objects import Bucket
@@ -34,6 +35,15 @@ async def serve_partner_api(settings: Settings) -> None:
                 return await store.client_of_key(connection, digest)
 
         plumbing = Plumbing("partner_api", settings, pool, worker.routes(door))
+        announcer = Announcer(
+            pool,
+            settings.database_url,
+            settings.orders_url,
+            ServiceSigner("partner_api", settings.service_key),
+            plumbing.limits,
+            next_batch=handlers.next_announcement,
+            move=handlers.announced,
+        )
         app = build_app(
             "partner_api",
             [
@@ -49,7 +59,7 @@ async def serve_partner_api(settings: Settings) -> None:
             app,
             host=settings.http_host,
             port=settings.http_port,
-            background=plumbing.background(),
+            background=[*plumbing.background(), ("announcer", announcer.run())],
         )
 
 

@@ -13,6 +13,8 @@ class Settings(msgspec.Struct, frozen=True):
     s3_access_key: str
     s3_secret_key: str
     staging_bucket: str
+    orders_url: str
+    service_key: str
     service_keys: str
     http_host: str = "127.0.0.1"
     log_level: str = "INFO"

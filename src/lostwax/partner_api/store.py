@@ -7,6 +7,7 @@ from uuid import UUID
 import msgspec
 
 from lostwax.contracts.orders import Order, Outcome
+from lostwax.kit.announcing import NextBatch
 from lostwax.kit.outbox import Message
 from lostwax.kit.postgres import Connection
 
@@ -229,6 +230,41 @@ async def requests_page(
         limit,
     )
     return [RequestRow(**r) for r in rows]
+
+
+async def unannounced(connection: Connection, limit: int) -> NextBatch:
+    """Requests above the cursor whose transactions are surely over, in the order of transaction and id."""
+    cursor = await connection.fetchrow("SELECT accepted_in::text AS accepted_in, order_id FROM announcing")
+    assert cursor is not None
+    rows = await connection.fetch(
+        """
+        SELECT accepted_in::text AS accepted_in, order_id FROM requests
+        WHERE (accepted_in, order_id) > ($1::text::xid8, $2::uuid)
+          AND accepted_in < pg_snapshot_xmin(pg_current_snapshot())
+        ORDER BY accepted_in, order_id LIMIT $3
+        """,
+        cursor["accepted_in"],
+        cursor["order_id"],
+        limit,
+    )
+    ids = [UUID(int=r["order_id"].int) for r in rows]
+    if len(rows) == limit:
+        return NextBatch(ids, (int(rows[-1]["accepted_in"]), ids[-1]), more=True)
+    open_still = await connection.fetchval(
+        "SELECT EXISTS (SELECT FROM requests WHERE accepted_in >= pg_snapshot_xmin(pg_current_snapshot()))"
+    )
+    return NextBatch(ids, (int(rows[-1]["accepted_in"]), ids[-1]) if ids else None, more=open_still)
+
+
+async def move_announced(connection: Connection, batch: NextBatch) -> None:
+    """Everything up to the end of this batch has been announced."""
+    assert batch.cursor is not None
+    await connection.execute(
+        "UPDATE announcing SET accepted_in = $1::text::xid8, order_id = $2, announced = announced + $3",
+        str(batch.cursor[0]),
+        batch.cursor[1],
+        len(batch.order_ids),
+    )
 
 
 async def unsent_requests(connection: Connection, order_ids: Sequence[UUID], topic: str) -> list[str]:
