@@ -135,4 +135,4 @@ def test_other_formats_are_refused_by_name(tmp_path: Path, start: bytes, name: s
 def test_cutting_a_file_anywhere_never_gives_a_model(tmp_path: Path) -> None:
     data = samples.files.binary(ring())
     for length in [*range(140), *range(140, len(data), 997)]:
-        assert refusal(tmp_path, data[:length]).code in {"empty", "truncated", "not_stl"}
+        assert refusal(tmp_path, data[:length]).code in {"empty", "truncated", "not_a_model"}

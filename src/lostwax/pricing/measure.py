@@ -4,7 +4,7 @@ from collections import OrderedDict
 
 from lostwax.contracts.orders import Geometry, PriceFailure
 
-KERNEL = "stl-1"
+KERNEL = "mesh-2"
 """Version of all code that can change a measured number; part of the key under which geometry is remembered."""
 
 

@@ -12,9 +12,9 @@ import numpy.typing as npt
 from numba import njit
 
 from lostwax.contracts.orders import Geometry
-from lostwax.pricing import stl, surface
+from lostwax.pricing import formats, obj, stl, surface, threemf
 from lostwax.pricing.measure import KERNEL, ModelUnreadable
-from lostwax.pricing.stl import Triangles
+from lostwax.pricing.triangles import Triangles
 
 LARGEST_COORDINATE = 1e5
 """mm. Beyond it float32 resolves less than 0.01 mm, and no piece of jewellery lies 100 m from its origin."""
@@ -112,8 +112,8 @@ def _survey(corners):  # type: ignore[no-untyped-def]
 
 
 def measure_file(path: str | os.PathLike[str]) -> Geometry:
-    """Geometry of an STL file as drawn. Raises ModelUnreadable (see `stl.read` and `measure`)."""
-    return measure(stl.read(path))
+    """Geometry of an STL, OBJ or 3MF file as drawn. Raises ModelUnreadable (see `formats.read` and `measure`)."""
+    return measure(formats.read(path))
 
 
 def survey(triangles: Triangles) -> tuple[float, float, bool]:
@@ -156,7 +156,7 @@ def measure(triangles: Triangles) -> Geometry:
 
 
 def warm() -> None:
-    """Compiles, or loads from numba's cache, everything that measuring may run, for both kinds of file."""
+    """Compiles, or loads from numba's cache, everything that measuring may run, for every kind of file."""
     tetrahedron = np.array([[0, 2, 1], [0, 1, 3], [1, 2, 3], [2, 0, 3]])
     points = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]], dtype=np.float64)
     sound = points[tetrahedron]
@@ -169,6 +169,8 @@ def warm() -> None:
         measure(Triangles(_as_binary(soup)))
         measure(_as_ascii(soup))
     stl.warm()
+    obj.warm()
+    threemf.warm()
 
 
 def _as_binary(soup: npt.NDArray[np.float64]) -> npt.NDArray[Any]:

@@ -1,4 +1,4 @@
-"""Writes shapes as STL files, and whole collections of them from a seed."""
+"""Writes shapes as STL files (`indexed` writes other formats), and whole collections of them from a seed."""
 
 import hashlib
 import math
