@@ -11,6 +11,7 @@ import pytest
 from lostwax.kit.settings import PREFIX
 from lostwax.local.credentials import SERVICES
 from lostwax.local.places import PROJECT
+from lostwax.orders.drawing import life_table
 
 WALK = re.compile(r"`([a-z_/]+\.py):([A-Za-z_]+)`")
 
@@ -32,6 +33,10 @@ def test_each_function_of_the_walk_exists() -> None:
     assert len(named) > 40
     missing = [f"{f}:{n}" for f, n in named if n not in defined(PROJECT / "src/lostwax" / f)]
     assert missing == []
+
+
+def test_the_life_of_an_order_is_drawn_as_it_is() -> None:
+    assert life_table() in (PROJECT / "ARCHITECTURE.md").read_text()
 
 
 def test_a_function_that_does_not_exist_would_be_noticed() -> None:

@@ -57,12 +57,14 @@ def demo(
                         seed=seed,
                         show=progress.update,
                         limit_s=60 + orders,
+                        eventful=True,
                     )
                 )
         except* RobotFailed as failures:
             for told in failures.exceptions:
                 console.print(f"a robot was told: {told}", style="red", markup=False)
             raise typer.Exit(1) from failures
+        console.print()
         show(report)
         if not leave:
             _invite(console, stack, cast)
@@ -124,7 +126,9 @@ class _Display:
             )
         table.caption = (
             f"times since the status before, robots' own pauses included; {now.claims_won} claims won,"
-            f" {now.claims_lost} lost to a colleague"
+            f" {now.claims_lost} lost to a colleague; {now.events.mended} failed prices mended,"
+            f" {now.events.reworked} pieces reworked, {now.events.cancelled} orders cancelled,"
+            f" {now.events.refused} commands refused"
         )
         table.caption_justify = "left"
         return table

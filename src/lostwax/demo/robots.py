@@ -8,11 +8,11 @@ import asyncio
 import contextlib
 import random
 from collections import deque
-from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
 import httpx
+import msgspec
 
 from lostwax.audit.journal import Acknowledged, Journal
 from lostwax.samples import Sample
@@ -20,6 +20,15 @@ from lostwax.samples import Sample
 TRY_AGAIN = frozenset({429, 500, 502, 503, 504})
 ALLOYS = ("sterling-925", "gold-14k", "gold-18k", "platinum-950", "brass")
 FINISHES = ("as-cast", "polished", "satin")
+
+
+class Events(msgspec.Struct):
+    """What happened besides orders going straight through."""
+
+    mended: int = 0
+    cancelled: int = 0
+    refused: int = 0
+    reworked: int = 0
 
 
 class RobotFailed(Exception):
@@ -66,18 +75,24 @@ def told(response: httpx.Response, *expected: int) -> Any:
 class Partner:
     """Uploads models, orders pieces, accepts prices. Every 202 goes into the journal at once."""
 
-    def __init__(self, url: str, key: str, account: UUID, journal: Journal, *, standing_share: float = 0.2) -> None:
+    def __init__(
+        self, url: str, key: str, account: UUID, journal: Journal, events: Events, *, standing_share: float = 0.2
+    ) -> None:
         self._door = Door(url, key)
         self._files = httpx.AsyncClient(timeout=60)
         self._account = account
         self._journal = journal
+        self._events = events
         self._standing_share = standing_share
+        self._to_cancel: set[str] = set()
+        self._mended: set[str] = set()
         self._ready: dict[str, asyncio.Task[None]] = {}
         self.accepted: list[UUID] = []
         self.in_flight = 0
 
-    async def order(self, sample: Sample, submission: str, chance: random.Random) -> UUID:
-        """Order a piece from a model, uploading it first if this partner has not yet."""
+    async def order(self, sample: Sample, submission: str, chance: random.Random, fate: str = "") -> UUID:
+        """Order a piece from a model, uploading it first if this partner has not yet. `fate`: `mend` orders a finish
+        that does not exist and mends that when the price has failed; `cancel` cancels it once it is priced."""
         upload = self._ready.get(sample.sha256)
         if upload is None:
             upload = self._ready[sample.sha256] = asyncio.create_task(self._upload(sample))
@@ -89,7 +104,9 @@ class Partner:
             "quantity": chance.choice((1, 1, 1, 2, 5)),
             "reference": submission,
         }
-        if chance.random() < self._standing_share:
+        if fate == "mend":
+            wish["finish"] = "mirror-of-venus"
+        if fate != "cancel" and chance.random() < self._standing_share:
             wish["approve_up_to"] = "1000000"
         if chance.random() < 0.3:
             wish["engraving"] = chance.choice(("Für immer", "M & J 2026", "L'amour", "∞"))
@@ -101,6 +118,8 @@ class Partner:
         finally:
             self.in_flight -= 1
         order_id = UUID(answer["order_id"])
+        if fate == "cancel":
+            self._to_cancel.add(str(order_id))
         self._journal.write(Acknowledged(order_id, self._account, submission))
         self.accepted.append(order_id)
         return order_id
@@ -120,31 +139,57 @@ class Partner:
                     raise RobotFailed(f"upload: {response.status_code} {response.text}")
             await asyncio.sleep(0.3)
 
-    async def accept_prices(self, pause_s: float = 0.2) -> None:
-        """Accept every price that is open, until cancelled."""
+    async def look_after_orders(self, pause_s: float = 0.2) -> None:
+        """Accept every price that is open, mend every price that failed, until cancelled."""
         while True:
-            page = told(
-                await self._door.call("GET", "/v1/orders", params={"status": "PRICE_CALCULATED", "limit": 200}), 200
-            )
-            await asyncio.gather(*(self._accept(order) for order in page["orders"]))
+            priced = await self._at("PRICE_CALCULATED")
+            failed = await self._at("PRICE_FAILED")
+            await asyncio.gather(*(self._accept(o) for o in priced), *(self._mend(o) for o in failed))
             await asyncio.sleep(pause_s)
 
+    async def cancel_too_late(self, pause_s: float = 0.3) -> None:
+        """Try once to cancel an order that is being made, and be refused."""
+        while True:
+            for order in (await self._at("MANUFACTURING_STARTED"))[:1]:
+                command = told(
+                    await self._door.call(
+                        "POST", f"/v1/orders/{order['order_id']}/cancel", json={"reason": "too slow"}
+                    ),
+                    202,
+                )
+                while command["state"] == "pending":
+                    await asyncio.sleep(0.05)
+                    command = told(await self._door.call("GET", f"/v1/commands/{command['command_id']}"), 200)
+                # Stale when an operator was quicker; that is a refusal as well.
+                if command["state"] == "accepted":
+                    raise RobotFailed(f"an order that is being made was cancelled: {command}")
+                self._events.refused += 1
+                return
+            await asyncio.sleep(pause_s)
+
+    async def _at(self, status: str) -> list[dict[str, Any]]:
+        page = told(await self._door.call("GET", "/v1/orders", params={"status": status, "limit": 200}), 200)
+        orders: list[dict[str, Any]] = page["orders"]
+        return orders
+
+    async def _mend(self, order: dict[str, Any]) -> None:
+        body = {"finish": "polished"}
+        told(await self._door.call("POST", f"/v1/orders/{order['order_id']}/resubmit", json=body), 202, 409)
+        if order["order_id"] not in self._mended:
+            self._mended.add(order["order_id"])
+            self._events.mended += 1
+
     async def _accept(self, order: dict[str, Any]) -> None:
+        if order["order_id"] in self._to_cancel:
+            body = {"reason": "the customer changed their mind"}
+            told(await self._door.call("POST", f"/v1/orders/{order['order_id']}/cancel", json=body), 202)
+            self._to_cancel.discard(order["order_id"])
+            self._events.cancelled += 1
+            return
         quote = order["quote"]
         body = {"quote_id": quote["quote_id"], "amount": quote["amount"]}
         # 409: accepted already, by the look before this one.
         told(await self._door.call("POST", f"/v1/orders/{order['order_id']}/accept", json=body), 202, 409)
-
-    async def unfinished(self, final: Sequence[str]) -> int:
-        """How many of the orders on the newest pages are not in one of the `final` statuses."""
-        open_orders, after = 0, None
-        while True:
-            parameters = {"limit": 200} | ({"after": after} if after else {})
-            page = told(await self._door.call("GET", "/v1/orders", params=parameters), 200)
-            open_orders += sum(o["status"] not in final for o in page["orders"])
-            after = page.get("next")
-            if after is None:
-                return open_orders
 
     async def close(self) -> None:
         await self._door.close()
@@ -152,12 +197,17 @@ class Partner:
 
 
 class Operator:
-    """Takes orders from the queue, makes, packs and ships them. Several of them get into each other's way."""
+    """Takes orders from the queue, makes, packs and ships them; `rework_share` of the pieces fail their check once.
+    Several operators get into each other's way."""
 
-    def __init__(self, url: str, badge: str, name: str, chance: random.Random) -> None:
+    def __init__(
+        self, url: str, badge: str, name: str, chance: random.Random, events: Events, *, rework_share: float
+    ) -> None:
         self._door = Door(url, badge)
         self.name = name
         self._chance = chance
+        self._events = events
+        self._rework_share = rework_share
         self._done: deque[str] = deque(maxlen=2000)
         self.claims_won = 0
         self.claims_lost = 0
@@ -178,7 +228,15 @@ class Operator:
         ready = [
             w for w in work if w["claim"]["state"] == "confirmed" and w["card"]["status"] == "MANUFACTURING_STARTED"
         ]
-        return sum(await asyncio.gather(*(self._step(w["card"], "complete") for w in ready)))
+        return sum(await asyncio.gather(*(self._check_and_complete(w["card"]) for w in ready)))
+
+    async def _check_and_complete(self, card: dict[str, Any]) -> int:
+        # Version 4 is the first start of an order that went straight here: a piece fails its check at most once.
+        if card["version"] == 4 and self._chance.random() < self._rework_share:
+            failed = await self._step(card, "rework")
+            self._events.reworked += failed
+            return failed
+        return await self._step(card, "complete")
 
     async def _take(self) -> int:
         cards = await self._cards("queue")
@@ -207,8 +265,8 @@ class Operator:
         mark = f"{card['order_id']} {card['version']} {step}"
         if mark in self._done:
             return 0
-        body = {"carrier": "DHL", "tracking_number": card["code"]} if step == "ship" else None
-        response = await self._door.call("POST", f"/v1/orders/{card['order_id']}/{step}", json=body)
+        bodies = {"ship": {"carrier": "DHL", "tracking_number": card["code"]}, "rework": {"reason": "porous casting"}}
+        response = await self._door.call("POST", f"/v1/orders/{card['order_id']}/{step}", json=bodies.get(step))
         told(response, 202, 409)
         self._done.append(mark)
         return response.status_code == 202

@@ -3,7 +3,7 @@
 import asyncio
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from pathlib import Path
@@ -17,7 +17,7 @@ from lostwax.audit.run import Report, audit
 from lostwax.audit.sources import Databases
 from lostwax.contracts.orders import Status
 from lostwax.demo.hops import Standing, standing
-from lostwax.demo.robots import Operator, Partner
+from lostwax.demo.robots import Events, Operator, Partner
 from lostwax.kit.clock import utc_now
 from lostwax.local.stack import Stack
 from lostwax.mes.handlers import add_operator
@@ -26,8 +26,8 @@ from lostwax.samples import Sample, generate
 
 PARTNERS = ("Atelier Nord", "Gold & Grain", "Maison Lune")
 OPERATORS = ("Ida", "Tomasz", "Leila", "Bruno", "Wen")
-FINAL = (Status.SHIPPED, Status.CLOSED)
-NOTHING_MAY_STAY: Mapping[Status, timedelta] = {s: timedelta(0) for s in Status if s not in (*FINAL, Status.CANCELLED)}
+FINAL = (Status.SHIPPED, Status.CLOSED, Status.CANCELLED)
+NOTHING_MAY_STAY: Mapping[Status, timedelta] = {s: timedelta(0) for s in Status if s not in FINAL}
 
 
 class Cast(msgspec.Struct):
@@ -35,6 +35,7 @@ class Cast(msgspec.Struct):
 
     partners: list[Partner]
     operators: list[Operator]
+    events: Events
     key: str
     badge: str
 
@@ -48,30 +49,35 @@ class Progress(msgspec.Struct, frozen=True):
     standing: Standing
     claims_won: int
     claims_lost: int
+    events: Events
 
 
-async def admit_cast(stack: Stack, journal: Journal, resources: AsyncExitStack, seed: int) -> Cast:
+async def admit_cast(
+    stack: Stack, journal: Journal, resources: AsyncExitStack, seed: int, *, rework_share: float
+) -> Cast:
     """Make accounts for the robots, and a robot for each."""
-    partners, operators, key, badge = [], [], "", ""
+    partners, operators, key, badge, events = [], [], "", "", Events()
     connection = await asyncpg.connect(stack.env("partner_api")["LOSTWAX_DATABASE_URL"])
     try:
         for name in PARTNERS:
             client, key = await add_client(connection, name)
-            partners.append(Partner(stack.url("partner_api"), key, client.client_id, journal))
+            partners.append(Partner(stack.url("partner_api"), key, client.client_id, journal, events))
     finally:
         await connection.close()
     connection = await asyncpg.connect(stack.env("mes")["LOSTWAX_DATABASE_URL"])
     try:
         for number, name in enumerate(OPERATORS):
             _, badge = await add_operator(connection, name)
-            operators.append(Operator(stack.url("mes"), badge, name, random.Random(seed + number)))
+            operators.append(
+                Operator(stack.url("mes"), badge, name, random.Random(seed + number), events, rework_share=rework_share)
+            )
     finally:
         await connection.close()
     for partner in partners:
         resources.push_async_callback(partner.close)
     for robot in operators:
         resources.push_async_callback(robot.close)
-    return Cast(partners, operators, key, badge)
+    return Cast(partners, operators, events, key, badge)
 
 
 async def ship_orders(
@@ -85,9 +91,12 @@ async def ship_orders(
     limit_s: float,
     per_second: float = 40,
     already: int = 0,
+    eventful: bool = False,
 ) -> tuple[Cast, Report]:
-    """Have `orders` orders placed, made and shipped by robots, then audit. Raises RobotFailed; past `limit_s` seconds
-    without all shipped the audit names those that are not. `already`: orders that were shipped before."""
+    """Have `orders` orders placed, made and shipped by robots, then audit. `eventful`: some prices fail and are
+    mended, some pieces fail their check, a cancellation comes too late, and some orders more are placed and cancelled.
+    `already`: orders that were finished before. Raises RobotFailed; past `limit_s` seconds without all finished, the
+    audit names those that are not."""
     folder.mkdir(parents=True, exist_ok=True)
     samples = await asyncio.to_thread(generate, folder / "models", min(orders, 24), seed)
     journal_path = folder / "journal.jsonl"
@@ -95,13 +104,16 @@ async def ship_orders(
     journal = Journal(journal_path)
     async with AsyncExitStack() as resources:
         resources.callback(journal.close)
-        cast = await admit_cast(stack, journal, resources, seed)
+        cast = await admit_cast(stack, journal, resources, seed, rework_share=0.06 if eventful else 0.0)
         started = time.monotonic()
         async with asyncio.TaskGroup() as robots:
-            tasks = [robots.create_task(p.accept_prices()) for p in cast.partners]
+            tasks = [robots.create_task(p.look_after_orders()) for p in cast.partners]
             tasks += [robots.create_task(o.work()) for o in cast.operators]
-            placing = robots.create_task(_place(cast.partners, samples, orders, seed, per_second))
-            await _watch(databases, cast, orders, already, show, started, limit_s)
+            if eventful:
+                tasks.append(robots.create_task(cast.partners[0].cancel_too_late()))
+            fates = _fates(orders) if eventful else [""] * orders
+            placing = robots.create_task(_place(cast.partners, samples, fates, seed, per_second))
+            await _watch(databases, cast, len(fates), already, show, started, limit_s)
             for task in (*tasks, placing):
                 task.cancel()
     report = await audit(
@@ -114,19 +126,27 @@ async def ship_orders(
     return cast, report
 
 
+def _fates(orders: int) -> list[str]:
+    """A fate for each order: one in twelve needs mending, and one more in twenty is placed to be cancelled."""
+    fates = ["mend" if n % 12 == 5 else "" for n in range(orders)]
+    for position in range(7, orders, 20):
+        fates.insert(position, "cancel")
+    return fates
+
+
 async def _place(
-    partners: list[Partner], samples: list[Sample], orders: int, seed: int, per_second: float
+    partners: list[Partner], samples: list[Sample], fates: Sequence[str], seed: int, per_second: float
 ) -> list[UUID]:
     chance = random.Random(seed)
     started = time.monotonic()
     async with asyncio.TaskGroup() as group:
         tasks = []
-        for number in range(orders):
+        for number, fate in enumerate(fates):
             await asyncio.sleep(max(0.0, started + number / per_second - time.monotonic()))
             partner = partners[number % len(partners)]
             sample = samples[number % len(samples)]
             own = random.Random(chance.random())
-            tasks.append(group.create_task(partner.order(sample, f"demo-{seed}-{number}", own)))
+            tasks.append(group.create_task(partner.order(sample, f"demo-{seed}-{number}", own, fate)))
     return [task.result() for task in tasks]
 
 
@@ -151,6 +171,7 @@ async def _watch(
                 now,
                 sum(o.claims_won for o in cast.operators),
                 sum(o.claims_lost for o in cast.operators),
+                cast.events,
             )
         )
         if sum(now.by_status.get(s, 0) for s in FINAL) >= orders + already or began - started > limit_s:
