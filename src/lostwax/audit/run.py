@@ -18,15 +18,19 @@ from lostwax.contracts.orders import Status
 
 _LOOK_AGAIN_S = 0.5
 _OUTBOX_LIMIT = timedelta(minutes=2)
+_ARRIVAL_LIMIT = timedelta(minutes=2)
 
 
 class Report(msgspec.Struct, frozen=True):
-    """What an audit found. `orders`: how many are in Orders; `acknowledged`: how many clients were told of."""
+    """What an audit found. `orders`: how many are in Orders; `acknowledged`: how many clients were told of;
+    `announced`: how many channels have announced to Orders; `expected`: how many of those have not arrived."""
 
     at: datetime
     seconds: float
     acknowledged: int
     requested: int
+    announced: int
+    expected: int
     orders: int
     by_status: dict[str, int]
     findings: list[Finding]
@@ -82,11 +86,17 @@ async def audit(
     for dead in await asyncio.to_thread(sources.dead_letters, bootstrap, topics.ALL):
         detail = f"{dead.topic} offset {dead.offset}, key {dead.key}: {dead.reason}: {dead.detail}"
         findings.append(Finding(Kind.DEAD, _order_of(dead.key, acknowledged), detail))
+    announced = await sources.announcements(databases)
+    if announced.oldest is not None and now() - announced.oldest > _ARRIVAL_LIMIT:
+        detail = f"{announced.expected} announced requests have not arrived at Orders, the oldest since"
+        findings.append(Finding(Kind.STUCK, None, f"{detail} {announced.oldest}"))
     return Report(
         at=now(),
         seconds=round(time.monotonic() - started, 3),
         acknowledged=len(acknowledged),
         requested=requested,
+        announced=announced.announced,
+        expected=announced.expected,
         orders=sum(statuses.values()),
         by_status=dict(sorted(statuses.items())),
         findings=findings,

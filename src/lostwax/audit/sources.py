@@ -142,18 +142,47 @@ async def doubled_submissions(databases: Databases) -> list[tuple[str, list[UUID
     return [(r["submission"], [UUID(int=i.int) for i in r["ids"]]) for r in rows]
 
 
+class Announced(msgspec.Struct, frozen=True):
+    """Both sides' counts: what channels announced, and what Orders still expects, since when."""
+
+    announced: int
+    expected: int
+    oldest: datetime | None
+
+
+async def announcements(databases: Databases) -> Announced:
+    """What was announced and what of it has not arrived. Orders forgets what has."""
+    announced = await _one_row(databases.partner_api, "SELECT announced FROM announcing")
+    expected, oldest = 0, []
+    for dsn in databases.shards:
+        row = await _one_row(
+            dsn,
+            "SELECT count(*) AS n, min(announced_at) AS oldest FROM announced a"
+            " WHERE NOT EXISTS (SELECT FROM orders o WHERE o.order_id = a.order_id)",
+        )
+        expected += row["n"]
+        oldest += [row["oldest"]] if row["n"] else []
+    return Announced(announced["announced"], expected, min(oldest, default=None))
+
+
+async def _one_row(dsn: str, sql: str) -> asyncpg.Record:
+    connection = await asyncpg.connect(dsn, timeout=5)
+    try:
+        row = await connection.fetchrow(sql)
+    finally:
+        await connection.close()
+    assert row is not None
+    return row
+
+
 async def unpublished(databases: Databases) -> dict[str, tuple[int, datetime]]:
     """Rows that wait in each database's outbox, and since when the oldest does."""
     waiting: dict[str, tuple[int, datetime]] = {}
     named = {"partner_api": databases.partner_api, "mes": databases.mes}
     named |= {f"shard-{n}": dsn for n, dsn in enumerate(databases.shards)}
     for name, dsn in named.items():
-        connection = await asyncpg.connect(dsn, timeout=5)
-        try:
-            row = await connection.fetchrow("SELECT count(*) AS rows, min(created_at) AS oldest FROM outbox")
-        finally:
-            await connection.close()
-        if row is not None and row["rows"]:
+        row = await _one_row(dsn, "SELECT count(*) AS rows, min(created_at) AS oldest FROM outbox")
+        if row["rows"]:
             waiting[name] = (row["rows"], row["oldest"])
     return waiting
 

@@ -121,7 +121,7 @@ def show(report: "Report") -> None:
     statuses = ", ".join(f"{count} {status}" for status, count in report.by_status.items()) or "none"
     console.print(
         f"{report.acknowledged} acknowledged to clients, {report.requested} requested through channels,"
-        f" {report.orders} in Orders: {statuses}",
+        f" {report.announced} announced ({report.expected} on their way), {report.orders} in Orders: {statuses}",
         highlight=False,
     )
     if report.clean:
