@@ -10,7 +10,7 @@ from lostwax import samples
 from lostwax.contracts.orders import Geometry
 from lostwax.pricing import mesh
 from lostwax.pricing.measure import KERNEL, ModelUnreadable
-from lostwax.pricing.stl import Triangles
+from lostwax.pricing.triangles import Triangles
 
 Soup = npt.NDArray[np.float64]
 

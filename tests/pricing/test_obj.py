@@ -72,9 +72,9 @@ def test_a_face_may_be_written_in_any_form(  # type: ignore[no-untyped-def]
     """Faces by absolute and relative numbers, given as soon as their vertices are, say what the plain form says."""
     points, index = numbered(samples.band(around=8, across=2).triangles)
     random = np.random.default_rng(seed)
-    text, given_points, want = "", 0, 0
+    text, given_points = "", 0
     order = np.argsort(index.max(axis=1), kind="stable")
-    for face in order:
+    for want, face in enumerate(order):
         while given_points <= index[face].max():
             x, y, z = points[given_points].tolist()
             text += f"v {x!r}{gaps[want % len(gaps)]}{y!r} {z!r}{ends[given_points % len(ends)]}"
@@ -85,7 +85,6 @@ def test_a_face_may_be_written_in_any_form(  # type: ignore[no-untyped-def]
             words.append(forms[int(random.integers(len(forms)))].format(v=number))
         gap = gaps[want % len(gaps)]
         text += between[want % len(between)] + f"f{gap}" + gap.join(words) + ends[want % len(ends)]
-        want += 1
     path = tmp_path_factory.mktemp("obj") / "any.obj"
     path.write_text(text, newline="")
     np.testing.assert_allclose(obj.read(path).corners, points[index[order]], rtol=1e-15)
@@ -154,9 +153,7 @@ def test_a_comb_that_no_fan_divides(tmp_path: Path) -> None:
         geometry = mesh.measure_file(written(tmp_path, prism(np.roll(outline, first, axis=0))))
         around = float(np.linalg.norm(outline - np.roll(outline, -1, axis=0), axis=1).sum())
         assert geometry.area_mm2 == pytest.approx(2 * shoelace(outline) + around)
-    ring = np.array(
-        [[0, 0], [9, 0], [9, 9], [0, 9], [0, 0], [3, 3], [3, 6], [6, 6], [6, 3], [3, 3]], dtype=float
-    )
+    ring = np.array([[0, 0], [9, 0], [9, 9], [0, 9], [0, 0], [3, 3], [3, 6], [6, 6], [6, 3], [3, 3]], dtype=float)
     path = written(tmp_path, prism(ring))
     assert obj.read(path).notes == ()
     assert mesh.survey(obj.read(path))[:2] == pytest.approx((72, 2 * 72 + 36 + 12 + 2 * np.hypot(3, 3)))
@@ -219,10 +216,9 @@ def test_spoiling_any_byte_never_does_worse_than_refuse(tmp_path: Path) -> None:
         data[random.integers(len(data))] = random.integers(256)
         try:
             geometry = mesh.measure_file(written(tmp_path, bytes(data)))
-        except ModelUnreadable as unreadable:
-            assert unreadable.mended_by == "customer"
-        else:
-            assert geometry.closed
+        except ModelUnreadable:
+            continue
+        assert geometry.closed
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from lostwax import samples
 from lostwax.pricing import mesh
 from lostwax.pricing.measure import ModelUnreadable
 from lostwax.pricing.sandbox import Limits, Sandbox
+from lostwax.samples.indexed import model, package
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +51,31 @@ async def test_broken_files_keep_their_codes_and_the_sandbox_its_process(sandbox
             assert await code_of(sandbox, sample.path) == sample.why
     assert await code_of(sandbox, tmp_path / "absent.stl") == "not_found"
     assert sandbox.pid == before
+
+
+async def test_every_broken_file_is_refused_within_little_memory(tmp_path: Path) -> None:
+    """A bomb must be seen before it goes off: not one of them may need what a model of its size would."""
+    sandbox = Sandbox(limits=Limits(extra_mb=48))
+    try:
+        for sample in samples.broken(tmp_path):
+            if sample.why != "accept" and not sample.name.endswith(".stl"):
+                assert await code_of(sandbox, sample.path) == sample.why, sample.name
+    finally:
+        await sandbox.close()
+
+
+async def test_a_model_that_inflates_beyond_its_memory_is_too_complex(tmp_path: Path) -> None:
+    """Within every limit on sizes, but with four million vertices: the limit on memory is the last fence."""
+    rows = '<vertex x="0" y="0" z="0"/>' * 4_000_000
+    noise = os.urandom(700_000).hex()
+    text = model(f'<object id="1"><mesh><vertices>{rows}</vertices><!--{noise}--><triangles/></mesh></object>', "")
+    path = tmp_path / "wide.3mf"
+    path.write_bytes(package(text))
+    sandbox = Sandbox(limits=Limits(extra_mb=48))
+    try:
+        assert await code_of(sandbox, path) == "too_complex"
+    finally:
+        await sandbox.close()
 
 
 async def test_a_dead_process_is_started_again_and_the_job_repeated(sandbox: Sandbox, tmp_path: Path) -> None:

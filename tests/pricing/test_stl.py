@@ -116,22 +116,6 @@ def test_ascii_without_its_end_is_read_with_a_note(tmp_path: Path) -> None:
     assert "endsolid" in stl.read(written(tmp_path, b"solid a\n" + FACET)).notes[0]
 
 
-@pytest.mark.parametrize(
-    ("start", "name"),
-    [
-        (b"PK\x03\x04", "3MF"),
-        (b"glTF\x02\0\0\0", "GLB"),
-        (b"ISO-10303-21;\nHEADER;\n", "STEP"),
-        (b"ply\nformat ascii 1.0\n", "PLY"),
-        (b"# made by hand\no ring\nv 0 0 0\n", "OBJ"),
-    ],
-)
-def test_other_formats_are_refused_by_name(tmp_path: Path, start: bytes, name: str) -> None:
-    failure = refusal(tmp_path, start + b" " * 300)
-    assert failure.code == "unsupported_format"
-    assert name in failure.detail
-
-
 def test_cutting_a_file_anywhere_never_gives_a_model(tmp_path: Path) -> None:
     data = samples.files.binary(ring())
     for length in [*range(140), *range(140, len(data), 997)]:

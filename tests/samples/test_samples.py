@@ -2,6 +2,7 @@
 
 import hashlib
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -85,6 +86,14 @@ def test_one_seed_gives_the_same_bytes_and_another_gives_others(tmp_path: Path) 
         assert 2_000 <= sample.triangles <= 60_000
 
 
+@pytest.mark.parametrize("write", [samples.write_obj, samples.write_3mf])
+def test_other_formats_have_the_same_bytes_every_time(tmp_path: Path, write: Callable[..., None]) -> None:
+    shape = samples.band(around=30, across=4)
+    for name in "ab":
+        write(shape.triangles, tmp_path / name)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
 def test_repeats_share_their_files(tmp_path: Path) -> None:
     made = samples.generate(tmp_path, 9, seed=3, distinct=4)
     assert len(made) == 9
@@ -96,4 +105,5 @@ def test_broken_files_are_broken_in_different_ways(tmp_path: Path) -> None:
     broken = samples.broken(tmp_path)
     codes = {b.why for b in broken}
     assert {"empty", "truncated", "size_mismatch", "nonfinite", "extent", "not_closed", "zero_triangles"} <= codes
+    assert {"index", "free_form", "cycle", "doctype", "inflate_limit", "unsupported_extension"} <= codes
     assert len({b.path.read_bytes() for b in broken}) == len(broken)

@@ -10,6 +10,7 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from urllib.parse import unquote
@@ -36,14 +37,8 @@ class Package:
         self._packed = Path(path).stat().st_size
         self._inflated = 0
         _hold_directory(path, self._packed)
-        try:
+        with _damage_named():
             self._zip = zipfile.ZipFile(path)
-        except _DAMAGE as error:
-            raise _damaged(error) from error
-        except OSError as error:
-            if error.errno == errno.EINVAL:
-                raise _damaged(error) from error
-            raise
         self._parts: dict[str, zipfile.ZipInfo] = {}
         self._twice: set[str] = set()
         for info in self._zip.infolist():
@@ -96,14 +91,37 @@ class Package:
                 f"The file holds {info.file_size / 1e6:,.0f} MB packed into {packed / 1e6:,.3f} MB: more than is "
                 f"unpacked here ({MOST_INFLATED >> 20} MB, {MOST_RATIO} : 1). Please reduce the model's triangles.",
             )
-        try:
-            with self._zip.open(info) as part:
-                while chunk := part.read(_CHUNK):
-                    yield chunk
-        except NotImplementedError as error:
-            raise ModelUnreadable("compression", "The file is packed in a way that is not read here.") from error
-        except _DAMAGE as error:
+        yield from self._inflate(info)
+
+    def _inflate(self, info: zipfile.ZipInfo) -> Iterator[bytes]:
+        length = 0
+        with _damage_named():
+            part = self._zip.open(info)
+        with part:
+            while True:
+                with _damage_named():
+                    chunk = part.read(_CHUNK)
+                    if not chunk and length != info.file_size:
+                        raise zipfile.BadZipFile(f"{info.filename} has {length:,} bytes, not {info.file_size:,}")
+                if not chunk:
+                    return
+                length += len(chunk)
+                yield chunk
+
+
+@contextmanager
+def _damage_named() -> Iterator[None]:
+    try:
+        yield
+    except NotImplementedError as error:
+        raise ModelUnreadable("compression", "The file is packed in a way that is not read here.") from error
+    except _DAMAGE as error:
+        raise _damaged(error) from error
+    except OSError as error:
+        # What seeking to a place that cannot be says; an error of the disk is not the file's fault.
+        if error.errno == errno.EINVAL:
             raise _damaged(error) from error
+        raise
 
 
 def canonical(name: str) -> str:

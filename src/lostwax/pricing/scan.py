@@ -40,6 +40,14 @@ def token(data, at):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
+def _is_nan_or_inf(data, at):  # type: ignore[no-untyped-def]
+    if at + 2 >= len(data):
+        return False
+    a, b, c = data[at] | 32, data[at + 1] | 32, data[at + 2] | 32
+    return (a == 110 and b == 97 and c == 110) or (a == 105 and b == 110 and c == 102)
+
+
+@njit(cache=True)
 def decimal(data, at):  # type: ignore[no-untyped-def]
     """(value, position after it, problem) of the decimal number that starts at `at`; what follows is not looked at.
 
@@ -76,8 +84,7 @@ def decimal(data, at):  # type: ignore[no-untyped-def]
     if digits == 0:
         if at >= size:
             return 0.0, at, CUT
-        letter = data[at] | 32
-        return 0.0, at, NOT_FINITE if letter == 110 or letter == 105 else SYNTAX
+        return 0.0, at, NOT_FINITE if _is_nan_or_inf(data, at) else SYNTAX
     if at < size and (data[at] | 32) == 101:
         at += 1
         down = at < size and data[at] == 45

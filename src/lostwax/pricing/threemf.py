@@ -21,7 +21,7 @@ from numba import njit
 
 from lostwax.pricing.measure import ModelUnreadable
 from lostwax.pricing.package import Package, canonical
-from lostwax.pricing.scan import NOT_FINITE, OK, blank, decimal
+from lostwax.pricing.scan import NOT_FINITE, OK, decimal
 from lostwax.pricing.triangles import Triangles, no_triangles
 
 Matrix = npt.NDArray[np.float64]
@@ -35,6 +35,7 @@ MOST_TRIANGLES = 20_000_000
 _MOST_OBJECTS = 100_000
 _DEEPEST_XML = 64
 _LONGEST_ROW = 1 << 16
+_XML_BLANKS = " \t\r\n"
 
 _UNITS = {"micron": 0.001, "millimeter": 1.0, "centimeter": 10.0, "inch": 25.4, "foot": 304.8, "meter": 1000.0}
 
@@ -289,7 +290,9 @@ def _moved(points: npt.NDArray[np.float64], matrix: Matrix) -> npt.NDArray[np.fl
 def _facing_out(index: npt.NDArray[np.int32], matrix: Matrix) -> npt.NDArray[np.int32]:
     """A mirrored object would face inwards: its triangles are read the other way round."""
     a, b, c = matrix[:3]
-    return index[:, ::-1] if float(np.dot(np.cross(a, b), c)) < 0 else index
+    with np.errstate(all="ignore"):
+        mirrored = float(np.dot(np.cross(a, b), c)) < 0
+    return index[:, ::-1] if mirrored else index
 
 
 class _Rows:
@@ -498,7 +501,7 @@ class _Model:
         written = attributes.get(axis)
         if written is None:
             raise self._wrong(f"a vertex has no {axis}")
-        return self._value(written.strip())
+        return self._value(written.strip(_XML_BLANKS))
 
     def _value(self, word: str) -> float:
         """By the scanner's own reading, so that equal texts give equal numbers whoever met them."""
@@ -511,7 +514,7 @@ class _Model:
         return float(value)
 
     def _corner(self, attributes: dict[str, str], key: str) -> int:
-        written = attributes.get(key, "").strip()
+        written = attributes.get(key, "").strip(_XML_BLANKS)
         if not written.isascii() or not written.isdigit():
             raise self._wrong(f"“{written[:40]}” is not the number of a vertex")
         return min(int(written[:12]), 0x7FFFFFFF)
@@ -528,11 +531,17 @@ _SHORTEST_VERTEX = len('<vertex x="0"y="0"z="0"/>') - 2
 _SHORTEST_TRIANGLE = len('<triangle v1="0"v2="0"v3="0"/>') - 2
 
 
+@njit(cache=True, inline="always")
+def _blank(c):  # type: ignore[no-untyped-def]
+    """As XML has it: no other control character may stand between words."""
+    return c == 32 or c == 10 or c == 9 or c == 13
+
+
 @njit(cache=True)
 def _tag(data, at, word):  # type: ignore[no-untyped-def]
     """(position after blanks and `word`, start of `word`, whether it is there, whether it may come with more text)."""
     size = len(data)
-    while at < size and blank(data[at]):
+    while at < size and _blank(data[at]):
         at += 1
     start = at
     k = 0
@@ -541,7 +550,7 @@ def _tag(data, at, word):  # type: ignore[no-untyped-def]
         k += 1
     if at >= size:
         return at, start, False, True
-    return at, start, k == len(word) and blank(data[at]), False
+    return at, start, k == len(word) and _blank(data[at]), False
 
 
 @njit(cache=True)
@@ -567,7 +576,7 @@ def _vertices(data, at):  # type: ignore[no-untyped-def]
         seen = 0
         at = end
         while True:
-            while at < size and blank(data[at]):
+            while at < size and _blank(data[at]):
                 at += 1
             if at + 3 >= size:
                 done, closed, more = _ends(data, at)
@@ -586,17 +595,17 @@ def _vertices(data, at):  # type: ignore[no-untyped-def]
             if not (0 <= axis <= 2) or data[at + 1] != 61 or (quote != 34 and quote != 39) or seen >> axis & 1:
                 return points[:count].copy(), start, False
             at += 3
-            while at < size and blank(data[at]):
+            while at < size and _blank(data[at]):
                 at += 1
             value, at, problem = decimal(data, at)
-            while at < size and blank(data[at]):
+            while at < size and _blank(data[at]):
                 at += 1
             if at >= size:
                 return points[:count].copy(), start, True
             if problem != OK or data[at] != quote:
                 return points[:count].copy(), start, False
             at += 1
-            if not (data[at] == 47 if at < size else True) and not (at < size and blank(data[at])):
+            if not (data[at] == 47 if at < size else True) and not (at < size and _blank(data[at])):
                 return points[:count].copy(), start, False
             row[axis] = value
             seen |= 1 << axis
@@ -632,7 +641,7 @@ def _triangle_rows(data, at):  # type: ignore[no-untyped-def]
         seen = 0
         at = end
         while True:
-            while at < size and blank(data[at]):
+            while at < size and _blank(data[at]):
                 at += 1
             if at < size and data[at] == 47:
                 done, closed, more = _ends(data, at)
@@ -673,7 +682,7 @@ def _triangle_rows(data, at):  # type: ignore[no-untyped-def]
                 if data[at] != quote:
                     return index[:count].copy(), start, False
             at += 1
-            if at < size and data[at] != 47 and not blank(data[at]):
+            if at < size and data[at] != 47 and not _blank(data[at]):
                 return index[:count].copy(), start, False
         index[count] = row
         count += 1
