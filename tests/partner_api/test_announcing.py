@@ -9,10 +9,13 @@ import asyncpg
 import httpx
 import pytest
 from tests.builders import Partner, a_partner, an_uploaded_model, order_at, service_token, submit, wait_for
+from tests.conftest import NewDatabase
 
 from lostwax.contracts.announcements import digest_of
 from lostwax.contracts.ids import new_id
 from lostwax.local.stack import Stack
+from lostwax.partner_api import store
+from lostwax.partner_api.main import MIGRATIONS
 
 
 @pytest.fixture
@@ -95,6 +98,28 @@ async def test_with_orders_away_intake_goes_on_and_all_that_was_announced_arrive
 
     await wait_for(all_announced, 20)
     await wait_for(lambda: _nothing_expected(stack), 20)
+
+
+async def test_requests_are_announced_in_the_order_of_their_transactions_as_numbers(new_database: NewDatabase) -> None:
+    connection = await asyncpg.connect(await new_database(MIGRATIONS))
+    ids = {transaction: new_id() for transaction in (98, 99, 100, 101)}
+    try:
+        # In real life the number is the transaction's own; here it is set, and lies in the past.
+        for transaction in (101, 98, 100, 99):
+            await connection.execute(
+                "INSERT INTO requests (order_id, client_id, idempotency_key, request_hash, accepted_at, body,"
+                " accepted_in) VALUES ($1, $1, 'k', '', now(), '{}', $2::text::xid8)",
+                ids[transaction],
+                str(transaction),
+            )
+        seen = []
+        while (batch := await store.unannounced(connection, 1)).order_ids:
+            seen += batch.order_ids
+            await store.move_announced(connection, batch)
+        assert seen == list(ids.values())
+        assert await connection.fetchval("SELECT announced FROM announcing") == 4
+    finally:
+        await connection.close()
 
 
 async def test_only_services_announce_and_only_what_fits(stack: Stack) -> None:

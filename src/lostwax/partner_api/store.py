@@ -238,7 +238,7 @@ async def unannounced(connection: Connection, limit: int) -> NextBatch:
     assert cursor is not None
     rows = await connection.fetch(
         """
-        SELECT accepted_in::text AS accepted_in, order_id FROM requests
+        SELECT accepted_in::text AS transaction, order_id FROM requests
         WHERE (accepted_in, order_id) > ($1::text::xid8, $2::uuid)
           AND accepted_in < pg_snapshot_xmin(pg_current_snapshot())
         ORDER BY accepted_in, order_id LIMIT $3
@@ -249,11 +249,11 @@ async def unannounced(connection: Connection, limit: int) -> NextBatch:
     )
     ids = [UUID(int=r["order_id"].int) for r in rows]
     if len(rows) == limit:
-        return NextBatch(ids, (int(rows[-1]["accepted_in"]), ids[-1]), more=True)
+        return NextBatch(ids, (int(rows[-1]["transaction"]), ids[-1]), more=True)
     open_still = await connection.fetchval(
         "SELECT EXISTS (SELECT FROM requests WHERE accepted_in >= pg_snapshot_xmin(pg_current_snapshot()))"
     )
-    return NextBatch(ids, (int(rows[-1]["accepted_in"]), ids[-1]) if ids else None, more=open_still)
+    return NextBatch(ids, (int(rows[-1]["transaction"]), ids[-1]) if ids else None, more=open_still)
 
 
 async def move_announced(connection: Connection, batch: NextBatch) -> None:
