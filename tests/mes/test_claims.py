@@ -130,6 +130,7 @@ async def whole_list(operator: Operator, name: str, limit: int = 50) -> tuple[li
         page = (await operator.get(f"/v1/lists/{name}", params=query)).raise_for_status().json()
         cards += page["cards"]
         sources.add(page["source"])
+        assert len({card["order_id"] for card in cards}) == len(cards)
         after = page.get("next")
         if after is None:
             return cards, sources

@@ -3,6 +3,7 @@ In-process, on a database and a Redis database of their own."""
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, date, timedelta
 from pathlib import Path
 from random import Random
@@ -23,7 +24,7 @@ from lostwax.kit.problems import Problem
 from lostwax.local.stack import Stack
 from lostwax.mes import domain, handlers, store
 from lostwax.mes.clients import Lists
-from lostwax.mes.domain import Card, ListName
+from lostwax.mes.domain import Card, ListName, Placed
 from lostwax.mes.handlers import Workshop
 
 MIGRATIONS = Path(lostwax.mes.__file__).parent / "migrations"
@@ -66,6 +67,7 @@ async def pages(workshop: Workshop, list_name: ListName, limit: int, source: str
             async with workshop.pool.acquire() as connection:
                 page = [p.card for p in await store.page(connection, list_name.value, after, limit)]
         cards += page
+        assert len({card.order_id for card in cards}) == len(cards)
         if len(page) < limit:
             return cards
 
@@ -141,6 +143,23 @@ async def test_an_order_moves_from_list_to_list_and_never_back_to_an_older_one(w
             assert [c.version for c in found[name]] == [step.version]
 
 
+async def test_an_older_view_that_is_late_on_its_way_to_redis_changes_nothing(workshop: Workshop) -> None:
+    """Two readers saw the order one after the other; the one that saw less gets there last."""
+    order = an_order(Status.MANUFACTURING_APPROVED)
+    await handlers.take_changes(workshop, [order])
+    async with workshop.pool.acquire() as connection:
+        (older,) = await store.placed(connection, [order.order_id])
+    (ada,) = await operators(workshop, "Ada")
+    await handlers.claim_order(workshop, ada, order.order_id)
+    await workshop.lists.push([older])
+    assert (await both(workshop))[ListName.QUEUE] == []
+    made = msgspec.structs.replace(order, version=5, status=Status.MANUFACTURING_COMPLETED)
+    await handlers.take_changes(workshop, [made])
+    await workshop.lists.push([older])
+    found = await both(workshop)
+    assert (found[ListName.QUEUE], len(found[ListName.PACKING])) == ([], 1)
+
+
 async def test_a_batch_in_any_order_leaves_the_newest_version(workshop: Workshop) -> None:
     orders = [an_order(Status.MANUFACTURING_APPROVED) for _ in range(10)]
     versions = [msgspec.structs.replace(o, version=v, reference=f"{v}") for o in orders for v in range(3, 20)]
@@ -148,6 +167,45 @@ async def test_a_batch_in_any_order_leaves_the_newest_version(workshop: Workshop
     await asyncio.gather(*(handlers.take_changes(workshop, versions[n::5]) for n in range(5)))
     queue = (await both(workshop))[ListName.QUEUE]
     assert [c.version for c in queue] == [19] * 10
+
+
+async def test_a_change_in_the_middle_of_a_rebuild_goes_to_what_is_being_built(
+    workshop: Workshop, redis_url: str
+) -> None:
+    """The snapshot has been taken and is half read when orders change; nothing tells of them again."""
+    orders = [an_order(Status.MANUFACTURING_APPROVED) for _ in range(20)]
+    await handlers.take_changes(workshop, orders)
+    changed = [
+        msgspec.structs.replace(o, version=5, status=Status.SHIPPED if n % 2 else Status.PACKAGING)
+        for n, o in enumerate(orders)
+    ]
+    held_up = 0
+
+    @asynccontextmanager
+    async def snapshot() -> AsyncIterator[AsyncIterator[Placed]]:
+        async with handlers.snapshot_of(workshop.pool)() as placed:
+
+            async def with_changes_in_the_middle() -> AsyncIterator[Placed]:
+                nonlocal held_up
+                async for one in placed:
+                    held_up += 1
+                    if held_up == 10:
+                        await handlers.take_changes(workshop, changed)
+                    yield one
+
+            yield with_changes_in_the_middle()
+
+    workshop.lists = Lists(redis_url, snapshot)
+    rebuilding = asyncio.create_task(workshop.lists.run())
+    try:
+        await wait_for(lambda: workshop.lists.trusted)
+        assert held_up == 20
+        found = await both(workshop)
+        assert {c.order_id for c in found[ListName.SHIPPING]} == {o.order_id for o in orders[::2]}
+        assert found[ListName.QUEUE] == []
+    finally:
+        rebuilding.cancel()
+        await workshop.lists.close()
 
 
 async def test_changes_during_rebuilds_are_not_lost(workshop: Workshop, redis_url: str) -> None:

@@ -647,13 +647,13 @@ async def test_paging_goes_newest_first_without_gaps_or_repeats(stack: Stack) ->
                 page = (await paging.get("/v1/orders", params=query)).json()
                 assert len(page["orders"]) <= limit
                 seen += [order["order_id"] for order in page["orders"]]
+                assert len(seen) == len(set(seen))
                 after = page.get("next")
                 if after is None:
                     break
                 if limit == 5 and len(seen) == 10:
                     await submit(paging, digest, reference="came in between")
             assert [i for i in seen if i in sent] == sent[::-1]
-            assert len(seen) == len(set(seen))
         await order_at(paging, sent[-1], "PRICE_CALCULATED")
         for order_id in sent:
             await order_at(paging, order_id, "PRICE_CALCULATED")
