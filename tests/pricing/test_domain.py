@@ -14,7 +14,7 @@ from lostwax.contracts import orders, pricing
 from lostwax.contracts.orders import Geometry, ModelRef, Specification
 from lostwax.contracts.pricing import NotPriced, Priced, QuantityBreak, Tariff
 from lostwax.pricing.domain import price, print_seconds
-from lostwax.pricing.measure import MeasuredModels, scaled
+from lostwax.pricing.measure import UNIT_NOTE, MeasuredModels, scaled
 
 TARIFF = msgspec.json.decode(files("lostwax.orders").joinpath("tariffs/2026-11.json").read_bytes(), type=Tariff)
 
@@ -169,6 +169,13 @@ def test_what_cannot_be_cast_is_refused_in_words(
     assert failure.code == code
     assert words in failure.detail
     assert failure.mended_by == "customer"
+
+
+def test_a_file_that_names_its_unit_is_not_told_that_it_was_read_as_millimetres() -> None:
+    note = f"{UNIT_NOTE} meter: its numbers were multiplied by 1000"
+    detail = refused(a_geometry(box_mm=(2e4, 2e4, 4e3), notes=(note,)), a_specification()).detail
+    assert "The file says that it is drawn in meter" in detail
+    assert "as millimetres" not in detail
 
 
 def test_the_tariff_has_what_the_shop_promises() -> None:

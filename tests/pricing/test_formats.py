@@ -1,10 +1,11 @@
 """Which reader a file gets is decided by its content, and what nobody reads is refused by its name."""
 
+import hashlib
 from pathlib import Path
 
 import pytest
 
-from lostwax.pricing import formats
+from lostwax.pricing import formats, obj, scan, stl, threemf
 from lostwax.pricing.measure import ModelUnreadable
 
 
@@ -51,3 +52,9 @@ def test_other_formats_are_refused_by_name(tmp_path: Path, start: bytes, name: s
 @pytest.mark.parametrize("name", ["model.stl", "model.obj", "model.3mf", "model"])
 def test_the_name_says_nothing(tmp_path: Path, data: bytes, code: str, name: str) -> None:
     assert refusal(tmp_path, data, name).code == code
+
+
+def test_readers_name_the_scan_that_is_compiled_into_them() -> None:
+    """Else an upgrade that changes `scan` alone would run the old kernels out of numba's cache."""
+    digest = hashlib.sha256(Path(scan.__file__).read_bytes()).hexdigest()[:12]
+    assert {stl.SCAN, obj.SCAN, threemf.SCAN} == {digest}, f"set SCAN to {digest!r} in stl, obj and threemf"

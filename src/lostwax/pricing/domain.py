@@ -9,6 +9,7 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_UP, Decimal
 
 from lostwax.contracts.orders import Geometry, PriceFailure, PriceLine, Specification
 from lostwax.contracts.pricing import AlloyTerms, FinishTerms, NotPriced, Priced, QuantityBreak, Tariff
+from lostwax.pricing.measure import UNIT_NOTE
 
 SMALLEST_MM = 1.0
 LARGEST_MM = 300.0
@@ -123,13 +124,13 @@ def _unfit(geometry: Geometry, alloy: AlloyTerms) -> PriceFailure | None:
     largest = max(sides)
     if largest < SMALLEST_MM:
         return _failure(
-            "too_small", f"The model measures {measures}: too small to be cast. {_unit_advice(sides, enlarge=True)}"
+            "too_small", f"The model measures {measures}: too small to be cast. {_unit_advice(geometry, enlarge=True)}"
         )
     if largest > LARGEST_MM:
         return _failure(
             "too_large",
             f"The model measures {measures}; the largest that can be cast is {LARGEST_MM:.0f} mm long. "
-            f"{_unit_advice(sides, enlarge=False)}",
+            f"{_unit_advice(geometry, enlarge=False)}",
         )
     if min(sides) < float(alloy.minimum_wall_mm):
         return _failure(
@@ -140,8 +141,12 @@ def _unfit(geometry: Geometry, alloy: AlloyTerms) -> PriceFailure | None:
     return None
 
 
-def _unit_advice(sides: tuple[float, float, float], *, enlarge: bool) -> str:
+def _unit_advice(geometry: Geometry, *, enlarge: bool) -> str:
     """In which other unit the model would have a likely size, and what to do about it."""
+    declared = [note for note in geometry.notes if note.startswith(UNIT_NOTE)]
+    if declared:
+        return f"{declared[0].capitalize()}. Please check the unit and export it again."
+    sides = geometry.box_mm
     guesses = []
     for unit, millimetres in _OTHER_UNITS:
         factor = millimetres if enlarge else 1 / millimetres

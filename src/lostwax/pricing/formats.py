@@ -5,7 +5,7 @@ from pathlib import Path
 
 from lostwax.pricing import obj, stl, threemf
 from lostwax.pricing.measure import ModelUnreadable
-from lostwax.pricing.triangles import Triangles, empty
+from lostwax.pricing.triangles import Indexed, Triangles, empty
 
 _LOOKED_AT = 1 << 18
 _ZIP = (b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08")
@@ -29,7 +29,7 @@ _MAGIC = (
 )
 
 
-def read(path: str | os.PathLike[str]) -> Triangles:
+def read(path: str | os.PathLike[str]) -> Triangles | Indexed:
     """Triangles of an STL, OBJ or 3MF file, in mm.
 
     Raises ModelUnreadable: `empty`, `unsupported_format` by the format's name, or what `stl.read`, `obj.read` and

@@ -8,6 +8,10 @@ KERNEL = "mesh-2"
 """Version of all code that can change a measured number; part of the key under which geometry is remembered."""
 
 
+UNIT_NOTE = "the file says that it is drawn in"
+"""How the note begins that a file's own unit, other than millimetres, was honoured."""
+
+
 class ModelUnreadable(Exception):
     """Why no geometry can be had of a file: `code`, `detail` in a customer's words, `mended_by` customer or operator.
 

@@ -5,7 +5,7 @@ close at the first look is taken apart in `surface`.
 """
 
 import os
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,10 +14,13 @@ from numba import njit
 from lostwax.contracts.orders import Geometry
 from lostwax.pricing import formats, obj, stl, surface, threemf
 from lostwax.pricing.measure import KERNEL, ModelUnreadable
-from lostwax.pricing.triangles import Triangles
+from lostwax.pricing.triangles import Indexed, Triangles
 
 LARGEST_COORDINATE = 1e5
 """mm. Beyond it float32 resolves less than 0.01 mm, and no piece of jewellery lies 100 m from its origin."""
+
+_BLOCK = 1 << 16
+"""How many triangles are put together at a time."""
 
 _K1 = np.uint64(0x9E3779B97F4A7C15)
 _K2 = np.uint64(0xC2B2AE3D27D4EB4F)
@@ -56,16 +59,14 @@ def _edge(a, b):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _survey(corners):  # type: ignore[no-untyped-def]
+def _survey(corners, ox, oy, oz):  # type: ignore[no-untyped-def]
     """(volume, area, lower corner, upper corner, edge sum, all finite) of triangles (n, 3, 3), in float64.
 
-    Volume is the sum of signed tetrahedra to the first vertex, so that a model far from the origin loses no digits.
+    Volume is the sum of signed tetrahedra to the point o: one of the model, so that far from the origin it loses no
+    digits. Surveys of the parts of a model, with one o, add up to that of the whole.
     An edge sum of zero means that every edge is walked as often forwards as backwards: closed and consistently
     oriented. A wrong zero has a chance of 2**-64.
     """
-    ox = np.float64(corners[0, 0, 0])
-    oy = np.float64(corners[0, 0, 1])
-    oz = np.float64(corners[0, 0, 2])
     low_x = high_x = ox
     low_y = high_y = oy
     low_z = high_z = oz
@@ -116,20 +117,58 @@ def measure_file(path: str | os.PathLike[str]) -> Geometry:
     return measure(formats.read(path))
 
 
-def survey(triangles: Triangles) -> tuple[float, float, bool]:
+class _Survey(NamedTuple):
+    """See `_survey`."""
+
+    volume: float
+    area: float
+    low: tuple[float, float, float]
+    high: tuple[float, float, float]
+    edges: int
+    finite: bool
+
+
+def _look_over(model: Triangles | Indexed) -> _Survey:
+    """Block by block where triangles have to be put together from numbers: all at once would take six times the
+    memory."""
+    if isinstance(model, Triangles):
+        return _survey_from(model.corners, *model.corners[0, 0])
+    origin = model.points[model.faces[0, 0]]
+    parts = [
+        _survey_from(model.points[model.faces[first : first + _BLOCK]], *origin)
+        for first in range(0, len(model.faces), _BLOCK)
+    ]
+    x, y, z = zip(*(part.low for part in parts), strict=True)
+    x2, y2, z2 = zip(*(part.high for part in parts), strict=True)
+    return _Survey(
+        sum(part.volume for part in parts),
+        sum(part.area for part in parts),
+        (min(x), min(y), min(z)),
+        (max(x2), max(y2), max(z2)),
+        sum(part.edges for part in parts) % 2**64,
+        all(part.finite for part in parts),
+    )
+
+
+def _survey_from(corners: npt.NDArray[Any], x: float, y: float, z: float) -> _Survey:
+    volume, area, low, high, edges, finite = _survey(corners, float(x), float(y), float(z))
+    return _Survey(float(volume), float(area), low, high, int(edges), bool(finite))
+
+
+def survey(triangles: Triangles | Indexed) -> tuple[float, float, bool]:
     """(volume mm3, area mm2, closed and consistently oriented), the first pass of `measure` alone, mending nothing."""
-    volume, area, _, _, edges, _ = _survey(triangles.corners)
-    return float(volume), float(area), int(edges) == 0
+    seen = _look_over(triangles)
+    return seen.volume, seen.area, seen.edges == 0
 
 
-def measure(triangles: Triangles) -> Geometry:
+def measure(model: Triangles | Indexed) -> Geometry:
     """Geometry of the solid that the triangles enclose, in mm, mm2, mm3; always closed, volume > 0.
 
     What had to be mended, and what may be wrong about the figures, stands in `notes`. Raises ModelUnreadable with code
     nonfinite, extent, not_closed, not_manifold, not_orientable or no_volume.
     """
-    corners, notes = triangles
-    volume, area, low, high, edges, finite = _survey(corners)
+    notes = model.notes
+    volume, area, low, high, edges, finite = _look_over(model)
     if not finite:
         raise ModelUnreadable("nonfinite", "The model has coordinates that are not numbers. Please export it again.")
     reach = max(*(abs(c) for c in low), *(abs(c) for c in high))
@@ -140,19 +179,23 @@ def measure(triangles: Triangles) -> Geometry:
             "measured. Please check the unit and export it again.",
         )
     box = (high[0] - low[0], high[1] - low[1], high[2] - low[2])
-    if int(edges) == 0:
-        index, points = surface.weld(corners)
+    if isinstance(model, Triangles):
+        count = len(model.corners)
+        index, points = surface.weld(model.corners)
     else:
-        index, points, mended = surface.mend(*surface.weld(corners))
+        count = len(model.faces)
+        index, points = surface.weld_points(model.faces, model.points)
+    if edges != 0:
+        index, points, mended = surface.mend(index, points)
         notes += mended
         area = surface.area(index, points)
     bodies = surface.split(index, points)
-    if bodies.turned or int(edges) != 0:
+    if bodies.turned or edges != 0:
         volume = bodies.volume
     notes += bodies.notes
     if not abs(volume) > 1e-12 * area**1.5:
         raise ModelUnreadable("no_volume", "The surface encloses no volume, so there is nothing to cast.")
-    return Geometry(float(volume), float(area), box, len(corners), True, notes, KERNEL)
+    return Geometry(volume, area, box, count, True, notes, KERNEL)
 
 
 def warm() -> None:
@@ -168,6 +211,7 @@ def warm() -> None:
     for soup in (sound, flipped, cracked, np.concatenate([sound, inner]), np.concatenate([sound, sound + 0.1])):
         measure(Triangles(_as_binary(soup)))
         measure(_as_ascii(soup))
+        measure(Indexed(soup.reshape(-1, 3), np.arange(3 * len(soup), dtype=np.int32).reshape(-1, 3)))
     stl.warm()
     obj.warm()
     threemf.warm()

@@ -16,7 +16,10 @@ from numba import njit
 
 from lostwax.pricing.measure import ModelUnreadable
 from lostwax.pricing.scan import CUT, NOT_FINITE, OK, SYNTAX, decimal
-from lostwax.pricing.triangles import Triangles, empty, no_triangles
+from lostwax.pricing.triangles import Indexed, empty, no_triangles
+
+SCAN = "198c50f41f12"
+"""Digest of `scan`, whose kernels are compiled into those here; see there."""
 
 _INDEX, _FREE_FORM, _CALL = 4, 5, 6
 
@@ -45,7 +48,7 @@ def recognised(head: bytes) -> bool:
     return False
 
 
-def read(path: str | os.PathLike[str]) -> Triangles:
+def read(path: str | os.PathLike[str]) -> Indexed:
     """Triangles of an OBJ file, polygons divided. Raises ModelUnreadable with code empty, truncated, obj_syntax,
     index, nonfinite, free_form, external or zero_triangles; OSError when the file cannot be opened."""
     with Path(path).open("rb") as file:
@@ -63,7 +66,7 @@ def read(path: str | os.PathLike[str]) -> Triangles:
         crossed = _divide_concave(points, index, polygons, _CLIPPING_STEPS)
         if crossed:
             notes = (f"{crossed:,} concave faces could not be divided: their area may be counted too large",)
-    return Triangles(points[index], notes)
+    return Indexed(points, index, notes)
 
 
 def _refusal(problem: int, mapped: mmap.mmap, data: npt.NDArray[np.uint8], at: int) -> ModelUnreadable:

@@ -1,7 +1,7 @@
 """Words and numbers in a byte array, for the readers of texts. Compiled into each of them.
 
-numba's cache sees a change of this file only when the module that calls it changes too: touch `stl`, `obj` and
-`threemf` after an edit here.
+numba's cache of a kernel goes by the content of the kernel's own file alone, so a change here would leave stale kernels
+behind in `stl`, `obj` and `threemf`. Each of them therefore names the digest of this file (a test holds them to it).
 """
 
 import numpy as np

@@ -16,6 +16,9 @@ from lostwax.pricing.measure import ModelUnreadable
 from lostwax.pricing.scan import CUT, NOT_FINITE, OK, SYNTAX, blank, decimal, token, word_is
 from lostwax.pricing.triangles import Triangles, empty, no_triangles
 
+SCAN = "198c50f41f12"
+"""Digest of `scan`, whose kernels are compiled into those here; see there."""
+
 HEADER = 84
 RECORD = 50
 FACET = np.dtype([("normal", "<f4", (3,)), ("corners", "<f4", (3, 3)), ("attribute", "<u2")])

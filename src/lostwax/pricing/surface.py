@@ -38,6 +38,21 @@ def weld(corners: Points) -> tuple[Index, Points]:
     return index, points
 
 
+def weld_points(index: Index, points: Points) -> tuple[Index, Points]:
+    """The same of a surface: points with exactly equal coordinates become one, points of no face none."""
+    used = np.zeros(len(points), dtype=np.bool_)
+    used[index] = True
+    if not used.all():
+        index = (np.cumsum(used, dtype=np.int32) - 1)[index]
+        points = points[used]
+    # By the kernel for triangles, that takes points three by three.
+    missing = -len(points) % 3
+    if missing:
+        points = np.concatenate([points, points[-1:].repeat(missing, axis=0)])
+    number, points = _weld(points.reshape(-1, 3, 3))
+    return number.ravel()[index], points
+
+
 def mend(index: Index, points: Points) -> tuple[Index, Points, tuple[str, ...]]:
     """A closed, consistently oriented surface made of one that is not, and notes of what was done.
 

@@ -19,10 +19,13 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from lostwax.pricing.measure import ModelUnreadable
+from lostwax.pricing.measure import UNIT_NOTE, ModelUnreadable
 from lostwax.pricing.package import Package, canonical
 from lostwax.pricing.scan import NOT_FINITE, OK, decimal
-from lostwax.pricing.triangles import Triangles, no_triangles
+from lostwax.pricing.triangles import Indexed, no_triangles
+
+SCAN = "198c50f41f12"
+"""Digest of `scan`, whose kernels are compiled into those here; see there."""
 
 Matrix = npt.NDArray[np.float64]
 """(4, 3): a point p, a row, goes to p @ M[:3] + M[3]."""
@@ -62,7 +65,7 @@ _NOT_PLAIN = re.compile(
 _OPENING = re.compile(rb"<(?:vertices|triangles)(?:\s[^<>]*)?>")
 
 
-def read(path: str | os.PathLike[str]) -> Triangles:
+def read(path: str | os.PathLike[str]) -> Indexed:
     """Triangles of what a 3MF file's build items place, in mm.
 
     Raises ModelUnreadable with code truncated, archive, encrypted, compression, inflate_limit, not_3mf, doctype,
@@ -84,13 +87,18 @@ class Component(NamedTuple):
     left_out: bool = False
 
 
+_NO_POINTS = np.empty((0, 3))
+_NO_TRIANGLES = np.empty((0, 3), np.int32)
+
+
 class _Object:
-    __slots__ = ("components", "index", "kind", "points", "unmeasurable")
+    __slots__ = ("components", "has_mesh", "index", "kind", "points", "unmeasurable")
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
-        self.points: npt.NDArray[np.float64] | None = None
-        self.index: npt.NDArray[np.int32] | None = None
+        self.has_mesh = False
+        self.points: npt.NDArray[np.float64] = _NO_POINTS
+        self.index: npt.NDArray[np.int32] = _NO_TRIANGLES
         self.components: list[Component] = []
         self.unmeasurable: str | None = None
 
@@ -194,12 +202,12 @@ class _Build:
         self._instances = 0
         self._supports = 0
 
-    def triangles(self) -> Triangles:
+    def triangles(self) -> Indexed:
         root = self._model(self._root)
         notes: tuple[str, ...] = ()
         if root.unit != "millimeter":
             factor = _UNITS[root.unit]
-            notes += (f"the file says that it is drawn in {root.unit}: its numbers were multiplied by {factor:g}",)
+            notes += (f"{UNIT_NOTE} {root.unit}: its numbers were multiplied by {factor:g}",)
         whole = np.vstack([np.eye(3), np.zeros((1, 3))])
         whole[:3] *= _UNITS[root.unit]
         items = [item for item in root.items if not item.left_out]
@@ -213,14 +221,22 @@ class _Build:
             notes += (f"the file places {len(items):,} objects, which were measured as one model",)
         if self._triangles == 0:
             raise no_triangles()
-        corners = np.empty((self._triangles, 3, 3))
-        done = 0
+        return Indexed(*self._together(), notes)
+
+    def _together(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int32]]:
+        """Points and index of all that was placed."""
+        total = sum(len(thing.points) for thing, _ in self._placed)
+        points = np.empty((total, 3))
+        index = np.empty((self._triangles, 3), np.int32)
+        first = done = 0
         for thing, matrix in self._placed:
-            assert thing.points is not None
-            assert thing.index is not None
-            corners[done : done + len(thing.index)] = _moved(thing.points, matrix)[_facing_out(thing.index, matrix)]
-            done += len(thing.index)
-        return Triangles(corners, notes)
+            last, end = first + len(thing.points), done + len(thing.index)
+            _move(thing.points, matrix, points[first:last])
+            # A mirrored object would face inwards: its triangles are read the other way round.
+            index[done:end] = thing.index[:, ::-1] if _mirrors(matrix) else thing.index
+            index[done:end] += first
+            first, done = last, end
+        return points, index
 
     def _model(self, part: str) -> "_Model":
         name = canonical(part)
@@ -257,7 +273,7 @@ class _Build:
             raise ModelUnreadable(
                 "nonfinite", "A transform in the file goes beyond all numbers. Please export it again."
             )
-        if thing.index is not None:
+        if len(thing.index):
             self._placed.append((thing, matrix))
             self._triangles += len(thing.index)
             if self._triangles > MOST_TRIANGLES:
@@ -273,26 +289,21 @@ def _after(inner: Matrix, outer: Matrix) -> Matrix:
     return both
 
 
-def _moved(points: npt.NDArray[np.float64], matrix: Matrix) -> npt.NDArray[np.float64]:
-    moved = np.empty_like(points)
+def _move(points: npt.NDArray[np.float64], matrix: Matrix, moved: npt.NDArray[np.float64]) -> None:
+    """Into `moved`. Not a matrix product: equal points must give equal results to the last bit, wherever they stand."""
     with np.errstate(all="ignore"):
         for axis in range(3):
-            # Not a matrix product: equal points must give equal results to the last bit, wherever they stand.
-            moved[:, axis] = (
-                points[:, 0] * matrix[0, axis]
-                + points[:, 1] * matrix[1, axis]
-                + points[:, 2] * matrix[2, axis]
-                + matrix[3, axis]
-            )
-    return moved
+            into = moved[:, axis]
+            np.multiply(points[:, 0], matrix[0, axis], out=into)
+            into += points[:, 1] * matrix[1, axis]
+            into += points[:, 2] * matrix[2, axis]
+            into += matrix[3, axis]
 
 
-def _facing_out(index: npt.NDArray[np.int32], matrix: Matrix) -> npt.NDArray[np.int32]:
-    """A mirrored object would face inwards: its triangles are read the other way round."""
+def _mirrors(matrix: Matrix) -> bool:
     a, b, c = matrix[:3]
     with np.errstate(all="ignore"):
-        mirrored = float(np.dot(np.cross(a, b), c)) < 0
-    return index[:, ::-1] if mirrored else index
+        return float(np.dot(np.cross(a, b), c)) < 0
 
 
 class _Rows:
@@ -312,7 +323,9 @@ class _Rows:
 
     def all(self) -> npt.NDArray[Any]:
         self._flush()
-        return np.concatenate(self._blocks) if self._blocks else np.empty((0, 3), np.dtype(self._code))
+        together = np.concatenate(self._blocks) if self._blocks else np.empty((0, 3), np.dtype(self._code))
+        self._blocks.clear()
+        return together
 
     def _flush(self) -> None:
         if self._single:
@@ -473,8 +486,9 @@ class _Model:
         self.objects[key] = self._object
 
     def _close_mesh(self, thing: _Object) -> None:
-        if thing.points is not None:
+        if thing.has_mesh:
             raise self._wrong("an object has two meshes")
+        thing.has_mesh = True
         points, index = self._points.all(), self._index.all()
         if len(index) and (int(index.min()) < 0 or int(index.max()) >= len(points)):
             raise ModelUnreadable(

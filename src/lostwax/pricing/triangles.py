@@ -2,6 +2,7 @@
 
 from typing import Any, NamedTuple
 
+import numpy as np
 import numpy.typing as npt
 
 from lostwax.pricing.measure import ModelUnreadable
@@ -13,6 +14,20 @@ class Triangles(NamedTuple):
 
     corners: npt.NDArray[Any]
     notes: tuple[str, ...] = ()
+
+
+class Indexed(NamedTuple):
+    """The same by number: `points` float64 (m, 3) mm, `faces` int32 (n, 3) numbers of them, all within bounds, n >= 1.
+    Points may be there twice, or not be used."""
+
+    points: npt.NDArray[np.float64]
+    faces: npt.NDArray[np.int32]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def corners(self) -> npt.NDArray[np.float64]:
+        """As `Triangles` has them: six times as large."""
+        return self.points[self.faces]
 
 
 def empty() -> ModelUnreadable:
