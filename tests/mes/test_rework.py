@@ -60,6 +60,12 @@ async def test_a_piece_that_fails_its_check_is_first_in_the_queue_again(
     order_id = await an_approved_order(partner)
     await takes(ada, order_id)
     await order_at(partner, order_id, "MANUFACTURING_STARTED")
+
+    async def the_workshop_knows() -> bool:
+        known = (await ben.get(f"/v1/orders/{order_id}")).raise_for_status().json()
+        return known["order"]["status"] == "MANUFACTURING_STARTED"
+
+    await wait_for(the_workshop_knows)
     refused = await ben.post(f"/v1/orders/{order_id}/rework", json={"reason": "porous"})
     assert (refused.status_code, refused.json()["type"]) == (409, "/problems/not-yours")
     await does(ada, order_id, "rework", {"reason": "porous"})
