@@ -95,7 +95,7 @@ class Sandbox:
         return self._process.pid if self._process else None
 
     async def start(self) -> None:
-        """Returns when the kernels are warm: 0.5 s, or 15 s when they have to be compiled first.
+        """Returns when the kernels are warm: 0.5 s, or 30 s when they have to be compiled first.
 
         Raises RuntimeError when the process ends instead.
         """
