@@ -1,6 +1,7 @@
 """One local stack for the whole test session: the real servers and all four services, started when first asked for."""
 
 import os
+import shutil
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
@@ -20,14 +21,17 @@ NewDatabase = Callable[..., Awaitable[str]]
 
 
 @pytest.fixture(scope="session")
-def stack() -> Iterator[Stack]:
-    """All servers and services, empty at the start of the session and gone after it, whatever happens."""
+def stack(request: pytest.FixtureRequest) -> Iterator[Stack]:
+    """All servers and services, empty at the start of the session and gone after it, whatever happens; their logs stay
+    in the folder when a test has failed."""
     folder = STACKS / f"test-{os.getpid()}"
     started = Stack.start(folder, owned=True, fresh=True)
     try:
         yield started
     finally:
         started.down(remove=True)
+        if not request.session.testsfailed:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="module")
