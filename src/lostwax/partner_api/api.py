@@ -204,9 +204,8 @@ def operations(door: Door, keys: KeyCache[Client]) -> list[Operation]:
                 "A header of 1 to 200 printable characters, fresh for each order, so that sending twice is safe.",
             )
         wish = msgspec.convert(msgspec.structs.asdict(body), Wish)
-        _check(wish, door.now().date())
         with _storage_known_to_be_away():
-            order_id = await handlers.submit_order(door, client, key, wish)
+            order_id = await handlers.submit_order(door, client, key, wish, check=_check)
         accepted = Accepted(order_id=order_id, code=short_code(order_id), status=Status.SUBMITTED)
         return answer(accepted, 202, {"Location": f"/v1/orders/{order_id}"})
 

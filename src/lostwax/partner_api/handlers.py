@@ -104,14 +104,18 @@ async def register_model(
     return row, link
 
 
-async def submit_order(door: Door, client: Client, idempotency_key: str, wish: Wish) -> UUID:
+async def submit_order(
+    door: Door, client: Client, idempotency_key: str, wish: Wish, *, check: Callable[[Wish, date], None]
+) -> UUID:
     """Accept an order for certain: request and outbox in one transaction. The same key and wish again give the same
-    id; another wish under the same key is a 422."""
+    id; another wish under the same key is a 422. `check` raises the Problem for a wish that does not hold together."""
     request_hash = hashlib.sha256(_encode(wish)).digest()
     try:
+        check(wish, door.now().date())
         specification = await _specification(door, client, wish)
     except Problem:
-        # Sent again because the first answer was lost: what was accepted stays so, whatever became of its model since.
+        # Sent again because the first answer was lost: what was accepted stays so, whatever became of its model since
+        # and whether or not its deadline has passed by now.
         async with door.pool.acquire() as connection:
             before = await store.stored_under(connection, client.client_id, idempotency_key)
         if before is None:
