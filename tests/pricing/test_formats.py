@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from lostwax.pricing import formats, obj, scan, stl, threemf
+from lostwax.pricing import formats, obj, scan, stl
 from lostwax.pricing.measure import ModelUnreadable
+from lostwax.pricing.threemf import rows
 
 
 def refusal(tmp_path: Path, data: bytes, name: str = "model.stl") -> ModelUnreadable:
@@ -57,4 +58,4 @@ def test_the_name_says_nothing(tmp_path: Path, data: bytes, code: str, name: str
 def test_readers_name_the_scan_that_is_compiled_into_them() -> None:
     """Else an upgrade that changes `scan` alone would run the old kernels out of numba's cache."""
     digest = hashlib.sha256(Path(scan.__file__).read_bytes()).hexdigest()[:12]
-    assert {stl.SCAN, obj.SCAN, threemf.SCAN} == {digest}, f"set SCAN to {digest!r} in stl, obj and threemf"
+    assert {stl.SCAN, obj.SCAN, rows.SCAN} == {digest}, f"set SCAN to {digest!r} in stl, obj and threemf.rows"

@@ -197,7 +197,7 @@ def test_the_same_xml_in_other_habits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, habit: str, prefix: bool, chunk: int
 ) -> None:
     """Whatever the scanner does not take must come out of expat as the same numbers, wherever the text is torn."""
-    monkeypatch.setattr("lostwax.pricing.package._CHUNK", chunk)
+    monkeypatch.setattr("lostwax.pricing.threemf.archive._CHUNK", chunk)
     text = HABITS[habit](model(BOX, ITEM, attributes='xmlns:paint="urn:slic3r"'))
     if prefix:
         text = re.sub(r"<(/?)(model|resources|object|mesh|vert|triangle|build|item)(?=\w*\W)", r"<\1c:\2", text)
@@ -216,8 +216,8 @@ def test_plain_rows_never_go_through_expat_one_by_one(
     def unwanted(*_: object) -> None:
         raise AssertionError
 
-    monkeypatch.setattr("lostwax.pricing.package._CHUNK", chunk)
-    monkeypatch.setattr("lostwax.pricing.threemf._Rows.add", unwanted)
+    monkeypatch.setattr("lostwax.pricing.threemf.archive._CHUNK", chunk)
+    monkeypatch.setattr("lostwax.pricing.threemf.model._Rows.add", unwanted)
     assert measured(tmp_path, package(model(BOX + an_object(box(), 2), ITEM))).volume_mm3 == 6
 
 
@@ -286,6 +286,14 @@ def test_geometry_of_other_kinds_is_refused_by_name_only_where_it_is_built(
     assert measured(tmp_path, package(model(BOX + strange, ITEM, attributes=attributes))).volume_mm3 == 6
 
 
+def test_a_mesh_that_only_stands_for_slices_is_refused(tmp_path: Path) -> None:
+    rough = BOX.replace('type="model"', 's:meshresolution="lowres"')
+    attributes = 'xmlns:s="http://schemas.microsoft.com/3dmanufacturing/slice/2015/07" requiredextensions="s"'
+    assert code(tmp_path, package(model(rough, ITEM, attributes=attributes))) == "unsupported_extension"
+    fine = rough.replace("lowres", "fullres")
+    assert measured(tmp_path, package(model(fine, ITEM, attributes=attributes))).volume_mm3 == 6
+
+
 def test_cycles_depth_and_numbers_of_instances_are_limited(tmp_path: Path) -> None:
     round_trip = composed(2, part(3)) + composed(3, part(2))
     assert code(tmp_path, package(model(BOX + round_trip, '<item objectid="2"/>'))) == "cycle"
@@ -302,7 +310,7 @@ def test_cycles_depth_and_numbers_of_instances_are_limited(tmp_path: Path) -> No
 
 
 def test_the_triangles_of_all_instances_are_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(threemf, "MOST_TRIANGLES", 100)
+    monkeypatch.setattr("lostwax.pricing.threemf.build.MOST_TRIANGLES", 100)
     assert code(tmp_path, package(model(BOX, ITEM * 9))) == "too_complex"
 
 
@@ -364,7 +372,7 @@ def test_two_parts_that_are_each_allowed_may_be_too_much_together(
     root = model(BOX, '<item objectid="1"/><item objectid="1" p:path="/a.model"/>', attributes=PRODUCTION)
     data = package(root, {"a.model": model(BOX, "")})
     assert measured(tmp_path, data).volume_mm3 == 12
-    monkeypatch.setattr("lostwax.pricing.package.MOST_INFLATED", len(root) + len(model(BOX, "")))
+    monkeypatch.setattr("lostwax.pricing.threemf.archive.MOST_INFLATED", len(root) + len(model(BOX, "")))
     assert code(tmp_path, data) == "inflate_limit"
 
 
@@ -411,7 +419,7 @@ def test_scanner_and_expat_agree_on_spoiled_text(tmp_path: Path, monkeypatch: py
             del changed[at : at + int(random.integers(1, 4))]
         spoiled.append(package(bytes(changed)))
     by_scanner = [outcome(tmp_path, data) for data in spoiled]
-    monkeypatch.setattr(threemf, "_OPENING", re.compile(rb"(?!)"))
+    monkeypatch.setattr("lostwax.pricing.threemf.model._OPENING", re.compile(rb"(?!)"))
     by_expat = [outcome(tmp_path, data) for data in spoiled]
     assert by_scanner == by_expat
     assert len(set(map(str, by_expat))) > 10
