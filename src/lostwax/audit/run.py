@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -11,14 +11,16 @@ import msgspec
 
 from lostwax.audit import sources
 from lostwax.audit.journal import Acknowledged
-from lostwax.audit.sources import Databases
+from lostwax.audit.sources import Databases, Parked
 from lostwax.audit.verdict import LIMITS, Finding, Kind, judge
 from lostwax.contracts import topics
 from lostwax.contracts.orders import Status
+from lostwax.kit.dead import Letter
 
 _LOOK_AGAIN_S = 0.5
 _OUTBOX_LIMIT = timedelta(minutes=2)
 _ARRIVAL_LIMIT = timedelta(minutes=2)
+_RELEASE_LIMIT = timedelta(minutes=2)
 
 
 class Report(msgspec.Struct, frozen=True):
@@ -83,9 +85,10 @@ async def audit(
     for name, (rows, oldest) in (await sources.unpublished(databases)).items():
         if now() - oldest > _OUTBOX_LIMIT:
             findings.append(Finding(Kind.STUCK, None, f"{rows} messages wait in the outbox of {name} since {oldest}"))
-    for dead in await asyncio.to_thread(sources.dead_letters, bootstrap, topics.ALL):
-        detail = f"{dead.topic} offset {dead.offset}, key {dead.key}: {dead.reason}: {dead.detail}"
-        findings.append(Finding(Kind.DEAD, _order_of(dead.key, acknowledged), detail))
+    # Read before the letters: what is released while they are read is then still known as held up by one.
+    parked = await sources.parked(databases)
+    letters = await asyncio.to_thread(sources.dead_letters, bootstrap, topics.ALL)
+    findings += _dead(letters, parked, acknowledged, now())
     announced = await sources.announcements(databases)
     if announced.oldest is not None and now() - announced.oldest > _ARRIVAL_LIMIT:
         detail = f"{announced.expected} announced requests have not arrived at Orders, the oldest since"
@@ -101,6 +104,27 @@ async def audit(
         by_status=dict(sorted(statuses.items())),
         findings=findings,
     )
+
+
+def _dead(
+    letters: Sequence[Letter], parked: Sequence[Parked], acknowledged: Mapping[UUID, Acknowledged], now: datetime
+) -> list[Finding]:
+    """Unsettled dead letters, with who waits behind them; and orders held up by a letter that is settled."""
+    held_up = {mark.place: mark for mark in parked}
+    findings: list[Finding] = []
+    for letter in letters:
+        detail = f"{letter.topic} offset {letter.offset}, key {letter.subject}: {letter.reason}: {letter.detail}"
+        mark = held_up.pop(letter.source, None)
+        if mark is None:
+            findings.append(Finding(Kind.DEAD, _order_of(letter.subject, acknowledged), detail))
+            continue
+        waiting = f"{mark.waiting} later commands of the order wait behind it"
+        findings.append(Finding(Kind.DEAD, mark.order_id, f"{detail}; {waiting}"))
+    for mark in held_up.values():
+        if now - mark.since > _RELEASE_LIMIT:
+            detail = f"{mark.waiting} commands wait behind {mark.place}, which is in no open dead letter"
+            findings.append(Finding(Kind.STUCK, mark.order_id, f"{detail}, since {mark.since}"))
+    return findings
 
 
 def _order_of(key: str, acknowledged: Mapping[UUID, Acknowledged]) -> UUID | None:

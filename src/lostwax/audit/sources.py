@@ -7,12 +7,12 @@ from uuid import UUID
 
 import asyncpg
 import msgspec
-from confluent_kafka import Consumer, TopicPartition
 
 from lostwax.audit.journal import Acknowledged
 from lostwax.audit.verdict import InOrders, InView, Known
 from lostwax.contracts.orders import Status
 from lostwax.contracts.topics import Topic
+from lostwax.kit.dead import Letter, read
 
 _ORDERS = """
     SELECT o.order_id, o.version, o.status, o.status_since, md5(o.body::text) AS digest, h.steps, h.last_step,
@@ -24,16 +24,6 @@ _ORDERS = """
 """
 _CHANNEL = "SELECT o.order_id, o.version, o.status, md5(o.order_body::text) AS digest FROM requests o"
 _MES = "SELECT o.order_id, o.version, o.status, md5(o.body::text) AS digest FROM orders o"
-
-
-class Dead(msgspec.Struct, frozen=True):
-    """A dead-lettered message: where it lies, whose it is, and why."""
-
-    topic: str
-    offset: int
-    key: str
-    reason: str
-    detail: str
 
 
 class Databases(msgspec.Struct, frozen=True):
@@ -187,35 +177,35 @@ async def unpublished(databases: Databases) -> dict[str, tuple[int, datetime]]:
     return waiting
 
 
-def dead_letters(bootstrap: str, topics: Sequence[Topic], *, most: int = 1000) -> list[Dead]:
-    """Dead-lettered messages, at most `most`. Blocks; raises KafkaException when the broker does not answer."""
-    consumer = Consumer(
-        {"bootstrap.servers": bootstrap, "group.id": "audit", "enable.auto.commit": False, "log_level": 3}
-    )
-    found: list[Dead] = []
-    try:
-        ends: dict[str, int] = {}
-        for topic in topics:
-            low, high = consumer.get_watermark_offsets(TopicPartition(topic.dead, 0), timeout=10)
-            if high > low:
-                ends[topic.dead] = high
-        if not ends:
-            return []
-        consumer.assign([TopicPartition(name, 0, 0) for name in ends])
-        while ends and len(found) < most:
-            message = consumer.poll(5)
-            if message is None:
-                break
-            if message.error() is not None:
-                continue
-            headers = {k: v.decode(errors="replace") for k, v in message.headers() or [] if isinstance(v, bytes)}
-            key = (message.key() or b"").decode(errors="replace")
-            name = message.topic()
-            found.append(
-                Dead(name, message.offset(), key, headers.get("dead_reason", ""), headers.get("dead_detail", ""))
+class Parked(msgspec.Struct, frozen=True):
+    """A dead-lettered command that holds up its order: the place it came from, since when, and how many commands of the
+    order wait."""
+
+    place: str
+    order_id: UUID
+    since: datetime
+    waiting: int
+
+
+async def parked(databases: Databases) -> list[Parked]:
+    """What holds up orders, on all shards."""
+    found: list[Parked] = []
+    for dsn in databases.shards:
+        connection = await asyncpg.connect(dsn, timeout=5)
+        try:
+            rows = await connection.fetch(
+                "SELECT d.place, d.order_id, d.since,"
+                " (SELECT count(*)::int FROM parked_commands p"
+                "  WHERE p.order_id = d.order_id AND p.position > d.position) AS waiting"
+                " FROM dead_commands d ORDER BY d.since"
             )
-            if message.offset() + 1 >= ends.get(name, 0):
-                ends.pop(name, None)
-    finally:
-        consumer.close()
+        finally:
+            await connection.close()
+        found += [Parked(r["place"], UUID(int=r["order_id"].int), r["since"], r["waiting"]) for r in rows]
     return found
+
+
+def dead_letters(bootstrap: str, topics: Sequence[Topic]) -> list[Letter]:
+    """Dead letters that nobody has replayed or discarded. Blocks; raises KafkaException when the broker does not
+    answer."""
+    return [letter for letters in read(bootstrap, topics).values() for letter in letters.open.values()]

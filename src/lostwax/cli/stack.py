@@ -71,7 +71,8 @@ def status(stack: StackName = "dev") -> None:
     from lostwax.local.stack import NotRunning, Stack
 
     try:
-        processes = Stack.attach(STACKS / stack).status()
+        attached = Stack.attach(STACKS / stack)
+        processes = attached.status()
     except NotRunning as absent:
         typer.echo(str(absent), err=True)
         raise typer.Exit(1) from absent
@@ -92,8 +93,24 @@ def status(stack: StackName = "dev") -> None:
             process.trouble.replace("[", r"\["),
         )
     Console().print(table)
+    if any(process.name == "kafka" and process.state == "ready" for process in processes):
+        for topic, letters in unsettled(attached.env("orders")["LOSTWAX_KAFKA_BOOTSTRAP"]).items():
+            typer.echo(f"{letters} dead letters of {topic}: ./lostwax dead list", err=True)
     if any(process.state != "ready" for process in processes):
         raise typer.Exit(1)
+
+
+def unsettled(bootstrap: str) -> dict[str, int]:
+    """How many dead letters of each topic nobody has replayed or discarded; none are told while Kafka is away."""
+    from confluent_kafka import KafkaException
+
+    from lostwax.contracts.topics import ALL
+    from lostwax.kit.dead import read
+
+    try:
+        return {topic.name: len(letters.open) for topic, letters in read(bootstrap, ALL).items() if letters.open}
+    except KafkaException:
+        return {}
 
 
 def memory_mb(process: "ProcessStatus") -> str:

@@ -21,7 +21,7 @@ from confluent_kafka import Message as KafkaMessage
 
 from lostwax.contracts import catalogue
 from lostwax.contracts.topics import Topic
-from lostwax.kit import tracing
+from lostwax.kit import dead, tracing
 from lostwax.kit.clock import utc_now
 from lostwax.kit.kafka import NotPublished, OutgoingRecord, Publisher
 
@@ -36,7 +36,7 @@ _DEAD_PER_MINUTE = 100
 
 class Incoming(msgspec.Struct, frozen=True):
     """A decoded message. `body` is the contract's struct; `source` and `message_id` are its CloudEvents
-    source (the service that wrote it) and id."""
+    source (the service that wrote it) and id; `replayed_from` is the place of the dead letter that it was."""
 
     topic: str
     partition: int
@@ -47,6 +47,12 @@ class Incoming(msgspec.Struct, frozen=True):
     message_id: str
     traceparent: str | None
     body: Any
+    replayed_from: str | None = None
+
+    @property
+    def place(self) -> str:
+        """`topic/partition/offset`, as dead letters name where they came from."""
+        return f"{self.topic}/{self.partition}/{self.offset}"
 
 
 Handler = Callable[[Sequence[Incoming]], Awaitable[None]]
@@ -64,6 +70,38 @@ class Poison(Exception):
 
 class Later(Exception):
     """Something that the work needs is away; the messages are fine. Retried with backoff without limit."""
+
+
+class Burial(msgspec.Struct, frozen=True):
+    """A message that is about to be dead-lettered. `place` is where it stands, `replayed_from` where it stood when it
+    was dead before; `body` is None when it cannot be decoded."""
+
+    place: str
+    partition: int
+    offset: int
+    key: str
+    replayed_from: str | None
+    body: Any
+
+
+class Discarded(msgspec.Struct, frozen=True):
+    """Notice that the dead letter that stood at `place` will not come again."""
+
+    place: str
+    partition: int
+
+
+class DeadWatch(msgspec.Struct, frozen=True):
+    """What a service has to do about dead letters of a topic. `before_burial` is done before a message is
+    dead-lettered, `after_discard` when the person on call has discarded one. Both are repeated until they succeed and
+    must be idempotent; a message may be buried twice."""
+
+    before_burial: Callable[[Burial], Awaitable[None]]
+    after_discard: Callable[[Discarded], Awaitable[None]]
+
+
+class _LetGo(Exception):
+    """The partition was taken away while something had to be repeated: its next owner does it."""
 
 
 class TooManyDead(Exception):
@@ -99,11 +137,13 @@ class Runner:
         instance: str = "",
         batch: int = 500,
         later: tuple[type[BaseException], ...] = (),
+        dead_watches: Mapping[Topic, DeadWatch] | None = None,
         from_beginning: bool = True,
         max_poll_interval_ms: int = 300_000,
     ) -> None:
         self._group = group
         self._routes = {topic.name: (topic, handler) for topic, handler in routes.items()}
+        self._dead_watches = {topic.name: watch for topic, watch in (dead_watches or {}).items()}
         self._publisher = publisher
         self._batch = batch
         self._later: tuple[type[BaseException], ...] = (Later, NotPublished, *later)
@@ -276,6 +316,8 @@ class Runner:
                 partition.in_hand = None
                 if partition.paused and not partition.revoked and len(partition.buffer) < _LOW_WATER:
                     self._resume(partition)
+        except _LetGo:
+            pass
         except TooManyDead as error:
             partition.stopped_by = str(error)
             log.error(
@@ -300,7 +342,7 @@ class Runner:
         stop: TooManyDead | None = None
         for message in taken:
             try:
-                decoded = await self._decode(message)
+                decoded = await self._decode(partition, message)
             except TooManyDead as error:
                 stop, end = error, message.offset()
                 break
@@ -323,7 +365,9 @@ class Runner:
                 continue
             except Poison as poison:
                 try:
-                    await self._bury_for_certain(by_offset[poison.incoming.offset], poison.code, poison.detail)
+                    await self._bury_for_certain(
+                        partition, by_offset[poison.incoming.offset], poison.code, poison.detail, poison.incoming.body
+                    )
                     rest = [i for i in group if i is not poison.incoming]
                     pending[0:1] = [rest] if rest else []
                 except TooManyDead as error:
@@ -350,7 +394,9 @@ class Runner:
                 attempts += 1
                 if attempts >= _LONE_ATTEMPTS:
                     try:
-                        await self._bury_for_certain(by_offset[group[0].offset], "handler_failed", repr(error))
+                        await self._bury_for_certain(
+                            partition, by_offset[group[0].offset], "handler_failed", repr(error), group[0].body
+                        )
                         pending.pop(0)
                     except TooManyDead as too_many:
                         stop, end = too_many, group[0].offset
@@ -367,9 +413,14 @@ class Runner:
         place = TopicPartition(partition.topic, partition.number, offset)
         self._for_client.append(partial(self._consumer.store_offsets, offsets=[place]))
 
-    async def _decode(self, message: KafkaMessage) -> Incoming | None:
+    async def _decode(self, partition: _Partition, message: KafkaMessage) -> Incoming | None:
         headers = _text_headers(message)
         type_name = headers.get("ce_type", "")
+        watch = self._dead_watches.get(partition.topic)
+        if type_name == dead.DISCARDED and watch is not None:
+            notice = Discarded(headers.get("discarded", ""), partition.number)
+            await self._until_done(partition, lambda: watch.after_discard(notice))
+            return None
         if message.value() is None or (type_name and not catalogue.knows(type_name)):
             self.skipped += 1
             log.info("unknown type skipped", extra={"topic": message.topic(), "type": type_name})
@@ -379,7 +430,7 @@ class Runner:
                 raise msgspec.ValidationError("no ce_type header")
             body = catalogue.decode(type_name, message.value())
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-            await self._bury_for_certain(message, "malformed", str(error))
+            await self._bury_for_certain(partition, message, "malformed", str(error), None)
             return None
         return Incoming(
             topic=message.topic(),
@@ -391,9 +442,12 @@ class Runner:
             message_id=headers.get("ce_id", ""),
             traceparent=headers.get("traceparent"),
             body=body,
+            replayed_from=headers.get(dead.REPLAYED_FROM),
         )
 
-    async def _bury_for_certain(self, message: KafkaMessage, code: str, detail: str) -> None:
+    async def _bury_for_certain(
+        self, partition: _Partition, message: KafkaMessage, code: str, detail: str, body: Any
+    ) -> None:
         """Put the message into its topic's dead-letter topic, as it was, with the reason in headers.
 
         Raises TooManyDead past the limit: then the fault is most likely ours, and the topic must not be emptied."""
@@ -404,25 +458,33 @@ class Runner:
             raise TooManyDead(f"{_DEAD_PER_MINUTE} messages a minute could not be handled, the last: {code}: {detail}")
         self._dead_at.append(now)
         topic = self._routes[message.topic()][0]
+        place = f"{message.topic()}/{message.partition()}/{message.offset()}"
         headers: dict[str, str | bytes] = {k: v for k, v in message.headers() or [] if v is not None}
-        headers |= {
-            "dead_reason": code,
-            "dead_detail": detail[:2000],
-            "dead_group": self._group,
-            "dead_source": f"{message.topic()}/{message.partition()}/{message.offset()}",
-            "dead_at": utc_now().isoformat(),
-        }
+        headers |= dead.reasons(code, detail, group=self._group, place=place, at=utc_now())
         key = message.key().decode(errors="replace") if message.key() is not None else None
+        if (watch := self._dead_watches.get(partition.topic)) is not None:
+            replayed_from = _text_headers(message).get(dead.REPLAYED_FROM)
+            burial = Burial(place, partition.number, message.offset(), key or "", replayed_from, body)
+            await self._until_done(partition, lambda: watch.before_burial(burial))
+        record = OutgoingRecord(topic.dead, key, message.value(), headers)
+        await self._until_done(partition, lambda: self._publisher.publish([record]))
+        self.dead += 1
+        log.error("dead-lettered", extra={"source": place, "code": code, "detail": detail[:500]})
+
+    async def _until_done(self, partition: _Partition, work: Callable[[], Awaitable[None]]) -> None:
+        """Do what a dead letter needs, again and again. Raises _LetGo once the partition is another member's."""
         pause = 0.1
         while True:
             try:
-                await self._publisher.publish([OutgoingRecord(topic.dead, key, message.value(), headers)])
-                break
-            except NotPublished:
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, 10.0)
-        self.dead += 1
-        log.error("dead-lettered", extra={"source": headers["dead_source"], "code": code, "detail": detail[:500]})
+                return await work()
+            except self._later as error:
+                log.warning("waiting with a dead letter", extra={"topic": partition.topic, "error": repr(error)})
+            except Exception:
+                log.exception("cannot settle a dead letter", extra={"topic": partition.topic})
+            if partition.revoked:
+                raise _LetGo
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, 10.0)
 
 
 def _text_headers(message: KafkaMessage) -> dict[str, str]:

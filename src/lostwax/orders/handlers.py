@@ -2,7 +2,7 @@
 its id, a command by its command id, a price by its job id, a model by its digest."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from tempfile import NamedTemporaryFile
@@ -30,8 +30,9 @@ from lostwax.kit.objects import Bucket, NoSuchObject, TooLong
 from lostwax.kit.outbox import Message
 from lostwax.kit.postgres import UNREACHABLE, Connection
 from lostwax.kit.shards import Shard, ShardMap, check_owned
-from lostwax.orders import domain, store
+from lostwax.orders import domain, store, waiting
 from lostwax.orders.store import Entry
+from lostwax.orders.waiting import LAST, Arrival, DeadCommand, Origin
 
 log = logging.getLogger(__name__)
 
@@ -184,8 +185,10 @@ async def create_orders(orders: Orders, shard: Shard, requests: Sequence[OrderRe
             changes.create(entry)
             if entry.price_job_id is None:
                 changes.ask_for_model(entry.order)
-        early = await store.take_early_commands(connection, new_ids)
-        await store.insert_outcomes(connection, changes.obey(early, now))
+        early = await waiting.take_early_commands(connection, new_ids)
+        dead = await waiting.dead_commands(connection, new_ids)
+        ready = await _park_later(connection, early, dead.values())
+        await store.insert_outcomes(connection, changes.obey(ready, now))
         await changes.write(connection)
 
 
@@ -209,9 +212,13 @@ async def _stored_models(orders: Orders, digests: set[str]) -> set[str]:
     return digests & orders.known_models
 
 
-async def obey_commands(orders: Orders, shard: Shard, commands: Sequence[Command]) -> None:
-    """Decide each command once; those that came before their order wait for it."""
+async def obey_commands(
+    orders: Orders, shard: Shard, commands: Sequence[Command], origins: Sequence[Origin] | None = None
+) -> None:
+    """Decide each command once. Those that came before their order wait for it; those behind a dead-lettered command of
+    their order wait until that one has come again (`origins` tell) or is discarded."""
     now = orders.now()
+    arrivals = [Arrival(*pair) for pair in zip(commands, origins or [Origin()] * len(commands), strict=True)]
     async with shard.pool.acquire() as connection, connection.transaction():
         await check_owned(connection, (bucket_of(c.order_id) for c in commands))
         entries = await store.lock_orders(connection, (c.order_id for c in commands))
@@ -219,16 +226,89 @@ async def obey_commands(orders: Orders, shard: Shard, commands: Sequence[Command
             # Each may be being created just now, by a transaction that has looked for early commands already.
             await store.lock_arrivals(connection, absent)
             entries |= await store.lock_orders(connection, absent)
+        replayed = [a.origin.replayed_from for a in arrivals if a.origin.replayed_from is not None]
+        dead = await waiting.dead_commands(connection, (c.order_id for c in commands), replayed)
+        released: list[Arrival] = []
+        if dead:
+            settled, again, arrivals = _settle(arrivals, dead)
+            entries |= await store.lock_orders(connection, {m.order_id for m in settled} - set(entries))
+            # One that was given up before its order came, and is here again before that was done with.
+            await waiting.forget_given_up(connection, again)
+            released = await _release(connection, settled, dead)
         decided = await store.decided_commands(connection, (c.command_id for c in commands))
-        new: dict[UUID, Command] = {}
-        for command in commands:
-            if command.command_id not in decided:
-                new.setdefault(command.command_id, command)
-        await store.keep_early_commands(connection, [c for c in new.values() if c.order_id not in entries])
+        new: dict[UUID, Arrival] = {}
+        for arrival in arrivals:
+            if arrival.command.command_id not in decided:
+                new.setdefault(arrival.command.command_id, arrival)
+        new |= {a.command.command_id: a for a in released}
+        await waiting.keep_early_commands(connection, [a for a in new.values() if a.command.order_id not in entries])
+        here = [a for a in new.values() if a.command.order_id in entries]
+        ready = await _park_later(connection, here, dead.values())
         changes = _Changes(orders, entries)
-        outcomes = changes.obey([c for c in new.values() if c.order_id in entries], now)
-        await store.insert_outcomes(connection, outcomes)
+        await store.insert_outcomes(connection, changes.obey(ready, now))
         await changes.write(connection)
+
+
+async def go_on_without(orders: Orders, shard: Shard, place: str) -> None:
+    """The dead-lettered command that stood at `place` will not come again: apply those that waited behind it."""
+    async with shard.pool.acquire() as connection, connection.transaction():
+        settled = list((await waiting.dead_commands(connection, (), [place])).values())
+        if not settled:
+            return
+        await check_owned(connection, (bucket_of(m.order_id) for m in settled))
+        entries = await store.lock_orders(connection, (m.order_id for m in settled))
+        dead = await waiting.dead_commands(connection, (m.order_id for m in settled))
+        released = await _release(connection, settled, dead)
+        changes = _Changes(orders, entries)
+        await store.insert_outcomes(connection, changes.obey([a.command for a in released], orders.now()))
+        await changes.write(connection)
+
+
+def _settle(
+    arrivals: Sequence[Arrival], dead: Mapping[str, DeadCommand]
+) -> tuple[list[DeadCommand], list[UUID], list[Arrival]]:
+    """Which dead-lettered commands have come again, the ids of the commands that they are, and all arrivals, with those
+    at the positions that they had at first."""
+    settled: dict[str, DeadCommand] = {}
+    again: list[UUID] = []
+    placed: list[Arrival] = []
+    for arrival in arrivals:
+        command, origin = arrival.command, arrival.origin
+        # At its own place: the reader was killed after it had marked the command and before it had buried it.
+        for place in (origin.replayed_from, origin.place):
+            if place is not None and (mark := dead.get(place)) is not None:
+                settled[place] = mark
+                again.append(command.command_id)
+                origin = msgspec.structs.replace(origin, position=mark.position)
+        placed.append(Arrival(command, origin))
+    return list(settled.values()), again, placed
+
+
+async def _release(
+    connection: Connection, settled: Sequence[DeadCommand], dead: dict[str, DeadCommand]
+) -> list[Arrival]:
+    """Forget dead-lettered commands, also in `dead`; returns the parked ones that no other holds up any more."""
+    await waiting.forget_dead_commands(connection, [m.place for m in settled])
+    for mark in settled:
+        dead.pop(mark.place, None)
+    first = waiting.first_positions(dead.values())
+    return await waiting.take_parked_commands(connection, {m.order_id: first.get(m.order_id) for m in settled})
+
+
+async def _park_later(
+    connection: Connection, arrivals: Sequence[Arrival], dead: Collection[DeadCommand]
+) -> list[Command]:
+    """Park the commands that stand behind a dead-lettered one of their order; returns the others, in sequence."""
+    if not dead:
+        return [a.command for a in arrivals]
+    first = waiting.first_positions(dead)
+    ready: list[Arrival] = []
+    later: list[Arrival] = []
+    for arrival in sorted(arrivals, key=lambda a: a.position):
+        held_up = first.get(arrival.command.order_id, LAST + 1) < arrival.position
+        (later if held_up else ready).append(arrival)
+    await waiting.park_commands(connection, later)
+    return [a.command for a in ready]
 
 
 async def take_prices(orders: Orders, shard: Shard, results: Sequence[PriceResult]) -> None:

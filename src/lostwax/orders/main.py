@@ -22,7 +22,7 @@ from lostwax.kit.service import run, serve
 from lostwax.kit.service_calls import publishing_operations
 from lostwax.kit.settings import read_settings
 from lostwax.kit.shards import Shard, ShardMap, assign_first_buckets
-from lostwax.orders import api, handlers, worker
+from lostwax.orders import api, handlers, parking, worker
 from lostwax.orders.expectations import Expectations
 from lostwax.orders.settings import Settings
 
@@ -98,13 +98,15 @@ async def serve_orders(settings: Settings) -> None:
             )
             for shard in shards
         ]
+        dead_letters = Publisher(settings.kafka_bootstrap, client_id="orders-dead")
         runner = Runner(
             settings.kafka_bootstrap,
             group="orders",
             routes=worker.routes(orders),
-            publisher=Publisher(settings.kafka_bootstrap, client_id="orders-dead"),
+            publisher=dead_letters,
             instance=settings.instance,
             later=(*UNREACHABLE, StorageAway),
+            dead_watches=worker.dead_watches(orders),
         )
         verifier = ServiceVerifier("orders", settings.service_keys)
         expectations = Expectations(
@@ -148,6 +150,7 @@ async def serve_orders(settings: Settings) -> None:
                 ("shards that were away", _prepare_when_back(away, shard_map)),
                 ("consumer", runner.run()),
                 ("expectations", expectations.run()),
+                ("early commands", parking.give_up_early_commands(orders, dead_letters)),
             ],
         )
 

@@ -6,7 +6,7 @@ from uuid import UUID
 import msgspec
 
 from lostwax.contracts.ids import bucket_of, partition_of
-from lostwax.contracts.orders import Command, Order, Outcome, PriceFailure
+from lostwax.contracts.orders import Order, Outcome, PriceFailure
 from lostwax.contracts.pricing import PriceResult
 from lostwax.kit.postgres import Connection
 
@@ -14,7 +14,6 @@ _ARRIVALS_LOCK = 7_300
 _encode = msgspec.json.Encoder().encode
 _order = msgspec.json.Decoder(Order)
 _price = msgspec.json.Decoder(PriceResult)
-_command = msgspec.json.Decoder(Command)
 _failure = msgspec.json.Decoder(PriceFailure)
 
 
@@ -137,11 +136,12 @@ async def history(connection: Connection, order_id: UUID, after_version: int, mo
 
 
 async def decided_commands(connection: Connection, command_ids: Iterable[UUID]) -> set[UUID]:
-    """Which of these commands have been decided or are waiting for their order."""
+    """Which of these commands have been decided, or wait for their order or behind a dead-lettered one."""
     rows = await connection.fetch(
         """
         SELECT command_id FROM commands WHERE command_id = ANY($1)
         UNION ALL SELECT command_id FROM early_commands WHERE command_id = ANY($1)
+        UNION ALL SELECT command_id FROM parked_commands WHERE command_id = ANY($1)
         """,
         list(command_ids),
     )
@@ -163,32 +163,6 @@ async def insert_outcomes(connection: Connection, outcomes: Sequence[Outcome]) -
         [o.code for o in outcomes],
         [o.at for o in outcomes],
     )
-
-
-async def keep_early_commands(connection: Connection, commands: Sequence[Command]) -> None:
-    if not commands:
-        return
-    await connection.execute(
-        """
-        INSERT INTO early_commands (command_id, order_id, body, received_at)
-        SELECT command_id, order_id, body, now() + n * interval '1 microsecond'
-        FROM unnest($1::uuid[], $2::uuid[], $3::jsonb[]) WITH ORDINALITY AS e(command_id, order_id, body, n)
-        ON CONFLICT (command_id) DO NOTHING
-        """,
-        [c.command_id for c in commands],
-        [c.order_id for c in commands],
-        [_text(c) for c in commands],
-    )
-
-
-async def take_early_commands(connection: Connection, order_ids: Iterable[UUID]) -> list[Command]:
-    """Remove and return the commands that waited for these orders, in the order in which they came."""
-    rows = await connection.fetch(
-        "WITH taken AS (DELETE FROM early_commands WHERE order_id = ANY($1) RETURNING body, received_at)"
-        " SELECT body FROM taken ORDER BY received_at",
-        list(order_ids),
-    )
-    return [_command.decode(r["body"]) for r in rows]
 
 
 async def announce(connection: Connection, order_ids: Sequence[UUID], channel: str) -> None:

@@ -1,18 +1,24 @@
 """Kafka -> use cases: which message type goes to which handler, grouped by the shard that owns its bucket."""
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
+from uuid import UUID
 
 from lostwax.contracts import topics
-from lostwax.contracts.ids import bucket_of, bucket_of_digest
+from lostwax.contracts.ids import bucket_of, bucket_of_digest, partition_of
 from lostwax.contracts.models import ModelUploaded
+from lostwax.contracts.orders import Command
 from lostwax.contracts.topics import Topic
-from lostwax.kit.consumer import Handler, Incoming, Later, Poison
+from lostwax.kit.consumer import Burial, DeadWatch, Discarded, Handler, Incoming, Later, Poison
 from lostwax.kit.shards import NotOwner, Shard
-from lostwax.orders import handlers
+from lostwax.orders import handlers, parking
 from lostwax.orders.domain import PRODUCERS
 from lostwax.orders.handlers import Orders
+from lostwax.orders.waiting import Origin
+
+log = logging.getLogger(__name__)
 
 _TRANSFERS_AT_ONCE = 4
 
@@ -20,7 +26,7 @@ _TRANSFERS_AT_ONCE = 4
 def routes(orders: Orders) -> Mapping[Topic, Handler]:
     return {
         topics.ORDER_REQUESTS: _by_shard(orders, handlers.create_orders, lambda m: bucket_of(m.order_id)),
-        topics.ORDER_COMMANDS: _commands(orders),
+        topics.ORDER_COMMANDS: commands(orders),
         topics.PRICING_RESULTS: _by_shard(orders, handlers.take_prices, lambda m: bucket_of(m.subject_id)),
         topics.ORDER_MODELS: _by_shard(orders, handlers.take_models, lambda m: bucket_of(m.order_id)),
         topics.MODEL_TRANSFERS: _transfers(orders),
@@ -42,18 +48,67 @@ def _by_shard(
     return handle_batch
 
 
-def _commands(orders: Orders) -> Handler:
+def commands(orders: Orders) -> Handler:
     """Commands come only from the service whose people they speak for; anything else is nobody's command."""
-    handle = _by_shard(orders, handlers.obey_commands, lambda m: bucket_of(m.order_id))
 
     async def handle_batch(batch: Sequence[Incoming]) -> None:
+        groups: dict[int, list[Incoming]] = {}
         for incoming in batch:
             kind = incoming.body.actor.kind
             if incoming.source not in PRODUCERS[kind]:
                 raise Poison(incoming, "wrong_producer", f"{incoming.source or 'nobody'} may not speak for a {kind}")
-        await handle(batch)
+            groups.setdefault(orders.shards.of(bucket_of(incoming.body.order_id)).number, []).append(incoming)
+        for number, group in groups.items():
+            shard, bodies = orders.shards.shards[number], [i.body for i in group]
+            await _owned(orders, handlers.obey_commands(orders, shard, bodies, [_origin(i) for i in group]))
 
     return handle_batch
+
+
+def _origin(incoming: Incoming) -> Origin:
+    return Origin(
+        incoming.place,
+        incoming.offset,
+        incoming.replayed_from,
+        incoming.source,
+        incoming.message_id,
+        incoming.traceparent,
+    )
+
+
+PARKING = (topics.ORDER_COMMANDS,)
+"""Topics whose dead letters hold up what comes after them, so that Orders must be told of a discarded one."""
+
+
+def dead_watches(orders: Orders) -> Mapping[Topic, DeadWatch]:
+    return {topic: dead_watch(orders) for topic in PARKING}
+
+
+def dead_watch(orders: Orders) -> DeadWatch:
+    """A dead-lettered command parks its order, a discarded one lets it go on. A record that names no order of its own
+    partition concerns none."""
+
+    async def park(burial: Burial) -> None:
+        order_id = _order_of(burial)
+        if order_id is None or partition_of(bucket_of(order_id)) != burial.partition:
+            log.warning("dead command of no order", extra={"place": burial.place, "key": burial.key})
+            return
+        await _owned(orders, parking.mark_dead(orders.shards.of(bucket_of(order_id)), order_id, burial))
+
+    async def go_on(notice: Discarded) -> None:
+        # The number of a partition is one of its buckets, and all of them are on one shard.
+        await _owned(orders, handlers.go_on_without(orders, orders.shards.of(notice.partition), notice.place))
+
+    return DeadWatch(park, go_on)
+
+
+def _order_of(burial: Burial) -> UUID | None:
+    if isinstance(burial.body, Command):
+        return burial.body.order_id
+    try:
+        return UUID(burial.key)
+    except ValueError:
+        return None
 
 
 def _transfers(orders: Orders) -> Handler:
