@@ -46,7 +46,9 @@ def list_letters(
         return
     table = Table(box=None, pad_edge=False)
     for heading in ("topic", "offset", "given up at", "by", "key", "reason"):
-        table.add_column(heading, justify="right" if heading == "offset" else "left", overflow="fold")
+        table.add_column(
+            heading, justify="right" if heading == "offset" else "left", overflow="fold", no_wrap=heading == "topic"
+        )
     for letter in found:
         table.add_row(
             letter.topic.removesuffix(".dead"),

@@ -23,7 +23,7 @@ def register(app: typer.Typer) -> None:
 
 def order(
     file: Annotated[
-        Path, typer.Argument(exists=True, dir_okay=False, readable=True, help="The 3D model, an STL in mm.")
+        Path, typer.Argument(exists=True, dir_okay=False, readable=True, help="The 3D model: STL or OBJ in mm, or 3MF.")
     ],
     alloy: Annotated[str, typer.Option(help="E.g. sterling-925, gold-14k, gold-18k, platinum-950, brass.")],
     finish: Annotated[str, typer.Option(help="E.g. as-cast, polished, satin, rhodium-plated.")],
