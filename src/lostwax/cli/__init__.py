@@ -8,7 +8,7 @@ from importlib import import_module
 
 import typer
 
-COMMANDS = ("stack", "accounts", "demo", "order", "audit", "dead", "bench", "topics", "run", "checks")
+COMMANDS = ("stack", "accounts", "demo", "order", "audit", "dead", "bench", "topics", "schemas", "run", "checks")
 """Files of this folder, in the order in which --help shows their commands."""
 
 
