@@ -19,8 +19,9 @@ from lostwax.contracts import catalogue
 from lostwax.contracts.ids import new_id
 from lostwax.contracts.orders import Outcome, Status
 from lostwax.contracts.topics import Topic
-from lostwax.kit.consumer import Handler, Incoming, Later, Poison, Runner
+from lostwax.kit.consumer import Runner
 from lostwax.kit.kafka import Publisher, ensure_topics
+from lostwax.kit.messages import Handler, Incoming, Later, Poison
 from lostwax.local.places import PROJECT
 from lostwax.local.stack import Stack
 

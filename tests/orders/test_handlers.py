@@ -55,7 +55,7 @@ from lostwax.contracts.orders import (
     Status,
 )
 from lostwax.contracts.pricing import PriceRequest
-from lostwax.kit.consumer import Incoming, Later, Poison
+from lostwax.kit.messages import Incoming, Later, Poison
 from lostwax.kit.objects import Bucket, S3Settings
 from lostwax.kit.postgres import open_pool
 from lostwax.kit.shards import NotOwner, Shard, ShardMap, assign_first_buckets, first_owner

@@ -7,9 +7,10 @@ from typing import Any, Protocol
 
 from lostwax.contracts.topics import ALL, Topic
 from lostwax.kit.auth import ServiceVerifier
-from lostwax.kit.consumer import Handler, Runner
+from lostwax.kit.consumer import Runner
 from lostwax.kit.http import Check, Operation
 from lostwax.kit.kafka import Publisher
+from lostwax.kit.messages import Handler
 from lostwax.kit.postgres import UNREACHABLE, Pool, migrate, open_pool
 from lostwax.kit.publishing import PublishingLimits
 from lostwax.kit.relay import Relay

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from lostwax.contracts import topics
 from lostwax.contracts.topics import Topic
-from lostwax.kit.consumer import Handler, Incoming
+from lostwax.kit.messages import Handler, Incoming
 from lostwax.mes import handlers
 from lostwax.mes.handlers import Workshop
 

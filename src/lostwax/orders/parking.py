@@ -9,8 +9,8 @@ from uuid import UUID
 from lostwax.contracts import catalogue, topics
 from lostwax.contracts.ids import bucket_of, partition_of
 from lostwax.kit import dead
-from lostwax.kit.consumer import Burial
 from lostwax.kit.kafka import NotPublished, OutgoingRecord, Publisher
+from lostwax.kit.messages import Burial
 from lostwax.kit.postgres import UNREACHABLE
 from lostwax.kit.shards import NotOwner, Shard, check_owned
 from lostwax.orders import store, waiting

@@ -11,7 +11,7 @@ from lostwax.contracts.ids import bucket_of, bucket_of_digest, partition_of
 from lostwax.contracts.models import ModelUploaded
 from lostwax.contracts.orders import Command
 from lostwax.contracts.topics import Topic
-from lostwax.kit.consumer import Burial, DeadWatch, Discarded, Handler, Incoming, Later, Poison
+from lostwax.kit.messages import Burial, DeadWatch, Discarded, Handler, Incoming, Later, Poison
 from lostwax.kit.shards import NotOwner, Shard
 from lostwax.orders import handlers, parking
 from lostwax.orders.domain import PRODUCERS

@@ -5,7 +5,7 @@ from typing import Any
 
 from lostwax.contracts import topics
 from lostwax.contracts.topics import Topic
-from lostwax.kit.consumer import Handler, Incoming
+from lostwax.kit.messages import Handler, Incoming
 from lostwax.partner_api import handlers
 from lostwax.partner_api.handlers import Door
 

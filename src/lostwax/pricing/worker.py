@@ -12,8 +12,8 @@ from lostwax.contracts.topics import Topic
 from lostwax.kit import tracing
 from lostwax.kit.clock import utc_now
 from lostwax.kit.coalescer import Coalescer
-from lostwax.kit.consumer import Handler, Incoming, Later
 from lostwax.kit.kafka import OutgoingRecord, Publisher
+from lostwax.kit.messages import Handler, Incoming, Later
 from lostwax.pricing.handlers import Pricer
 
 
