@@ -55,12 +55,14 @@ from lostwax.contracts.orders import (
     Status,
 )
 from lostwax.contracts.pricing import PriceRequest
+from lostwax.kit import dead
+from lostwax.kit.kafka import Publisher
 from lostwax.kit.messages import Incoming, Later, Poison
 from lostwax.kit.objects import Bucket, S3Settings
 from lostwax.kit.postgres import open_pool
 from lostwax.kit.shards import NotOwner, Shard, ShardMap, assign_first_buckets, first_owner
 from lostwax.local.stack import Stack
-from lostwax.orders import domain, handlers, worker
+from lostwax.orders import domain, handlers, parking, worker
 from lostwax.orders.handlers import Orders
 
 MIGRATIONS = Path(lostwax.orders.__file__).parent / "migrations"
@@ -682,3 +684,25 @@ async def test_a_command_in_somebody_elses_name_is_poison(orders: Orders) -> Non
     with pytest.raises(Poison, match="partner_api may not speak for a seller"):
         await handle([forged])
     assert (await stored_order(orders, priced.order_id))[0] == priced
+
+
+async def test_a_command_whose_order_never_comes_is_a_dead_letter_in_the_end(orders: Orders, stack: Stack) -> None:
+    shard = orders.shards.shards[0]
+    order = an_order(Status.PRICE_CALCULATED, order_id=an_id())
+    handle = worker.routes(orders)[topics.ORDER_COMMANDS]
+    wish = approval(order)
+    await handle(incoming([wish]))
+    publisher = Publisher(stack.env("orders")["LOSTWAX_KAFKA_BOOTSTRAP"], client_id="test")
+    assert await parking.give_up_on(orders, shard, publisher, older_than_s=3600) == 0
+    await shard.pool.execute(
+        "UPDATE early_commands SET received_at = received_at - interval '2 h' WHERE order_id = $1", order.order_id
+    )
+    assert await parking.give_up_on(orders, shard, publisher, older_than_s=3600) == 1
+    assert await shard.pool.fetchval("SELECT count(*) FROM early_commands WHERE order_id = $1", order.order_id) == 0
+    letters = await asyncio.to_thread(
+        dead.read, stack.env("orders")["LOSTWAX_KAFKA_BOOTSTRAP"], [topics.ORDER_COMMANDS]
+    )
+    mine = [x for x in letters[topics.ORDER_COMMANDS].open.values() if x.subject == str(order.order_id)]
+    assert [x.reason for x in mine] == ["order_never_came"]
+    assert catalogue.decode("orders.command.v1", mine[0].value or b"") == wish
+    await dead.discard(publisher, topics.ORDER_COMMANDS, mine, "of a test", tell=False, by="test", at=NOON)
