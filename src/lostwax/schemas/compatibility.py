@@ -61,17 +61,18 @@ class _Comparison:
         yield from self._plain(at, rest_was, rest_is, under)
 
     def _plain(self, at: str, old: Schema, new: Schema, under: frozenset[tuple[Any, Any]]) -> Iterator[str]:
-        if old.get("type") != new.get("type"):
-            yield f"{at}: the type was {_shown(old.get('type'))} and is {_shown(new.get('type'))}"
+        was, is_ = old.get("type", _ABSENT), new.get("type", _ABSENT)
+        if was != is_:
+            yield f"{at}: the type was {_shown(was)} and is {_shown(is_)}"
         yield from _enums(at, _members(old), _members(new))
         yield from self._fields(at, old, new, under)
         for keyword in _ONE_SCHEMA:
             yield from self._one(f"{at}{_STEP[keyword]}", keyword, old, new, under)
         for keyword in _MANY_SCHEMAS:
-            was, is_ = old.get(keyword, []), new.get(keyword, [])
-            if len(was) != len(is_):
-                yield f"{at}: {keyword} had {len(was)} parts and has {len(is_)}"
-            for number, (before, after) in enumerate(zip(was, is_, strict=False)):
+            parts, parts_now = old.get(keyword, []), new.get(keyword, [])
+            if len(parts) != len(parts_now):
+                yield f"{at}: {keyword} had {len(parts)} parts and has {len(parts_now)}"
+            for number, (before, after) in enumerate(zip(parts, parts_now, strict=False)):
                 yield from self.schemas(f"{at}[{number}]", before, after, under)
         for keyword in sorted((old.keys() | new.keys()) - _HANDLED - _FOR_PEOPLE):
             yield from _keyword(at, keyword, old.get(keyword, _ABSENT), new.get(keyword, _ABSENT))
@@ -208,4 +209,4 @@ def _mentions_reference(value: Any) -> bool:
 
 
 def _shown(value: Any) -> str:
-    return "not given" if value is _ABSENT or value is None else repr(value)
+    return "not given" if value is _ABSENT else repr(value)

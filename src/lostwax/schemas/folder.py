@@ -118,6 +118,16 @@ def broken_since(
     return said
 
 
+def examples_lost_since(base: str, retired: Mapping[str, str] = RETIRED, project: Path = PROJECT) -> list[str]:
+    """Kept examples that a commit has and that are gone or different now, but for those of retired types."""
+    said = []
+    for path, text in committed(base, "examples", project).items():
+        now = project / "schemas" / path
+        if path.split("/")[1] not in retired and (not now.exists() or now.read_bytes() != text):
+            said.append(f"{path}: {'changed' if now.exists() else 'gone'}")
+    return said
+
+
 def _git(project: Path, *arguments: str) -> str | None:
     """What git prints, or None when it fails."""
     done = subprocess.run(["git", *arguments], cwd=project, capture_output=True, text=True, check=False, timeout=60)
