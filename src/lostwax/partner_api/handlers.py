@@ -34,7 +34,8 @@ from lostwax.kit.coalescer import Coalescer
 from lostwax.kit.objects import Bucket, PresignedUpload
 from lostwax.kit.postgres import Connection, Pool
 from lostwax.kit.problems import Problem, not_found
-from lostwax.partner_api import store
+from lostwax.partner_api import hooks, store
+from lostwax.partner_api.hooks_store import clients_with_hooks
 from lostwax.partner_api.store import Client, CommandRow, Intake, ModelRow, RequestRow, Stored
 
 CHANNEL = "partner_api"
@@ -328,16 +329,24 @@ def _approved(order: Order, quote_id: UUID, amount: Decimal) -> bool:
 
 
 async def take_changes(door: Door, orders: Sequence[Order]) -> None:
-    """Keep what Orders says of this channel's orders, the newest version of each."""
+    """Keep what Orders says of this channel's orders, the newest version of each; every version becomes a delivery to
+    the hooks of its client."""
+    own = [order for order in orders if order.channel == CHANNEL]
     newest: dict[UUID, Order] = {}
-    for order in orders:
-        if order.channel == CHANNEL and (
-            order.order_id not in newest or newest[order.order_id].version < order.version
-        ):
+    for order in own:
+        if order.order_id not in newest or newest[order.order_id].version < order.version:
             newest[order.order_id] = order
-    if newest:
-        async with door.pool.acquire() as connection:
-            await store.take_changes(connection, [newest[i] for i in sorted(newest)])
+    if not newest:
+        return
+    changed = [newest[i] for i in sorted(newest)]
+    async with door.pool.acquire() as connection:
+        told = await clients_with_hooks(connection, list({order.account for order in changed}))
+        if not told:
+            await store.take_changes(connection, changed)
+            return
+        async with connection.transaction():
+            await hooks.enqueue(connection, [order for order in own if order.account in told])
+            await store.take_changes(connection, changed)
 
 
 async def take_outcomes(door: Door, outcomes: Sequence[Outcome]) -> None:

@@ -32,7 +32,10 @@ async def register_hook(pool: Pool, sender: Sender, client_id: UUID, url: str) -
         raise Problem(422, "hook-target-refused", "Web hooks may not go there", f"{error}.") from None
     except OSError as error:
         raise Problem(
-            422, "hook-host-unknown", "The host cannot be found", f"url: {error}. Try again if it is there."
+            422,
+            "hook-host-unknown",
+            "The host cannot be found",
+            f"url: {str(error) or 'the name service does not answer'}. Send it again once its name is known.",
         ) from None
     secret = new_secret()
     async with pool.acquire() as connection, connection.transaction():
@@ -45,6 +48,11 @@ async def register_hook(pool: Pool, sender: Sender, client_id: UUID, url: str) -
             409, "hook-exists", "You have a hook with this URL", "Remove that one first if its secret is lost."
         )
     return hook, secret
+
+
+async def hooks_of(pool: Pool, client_id: UUID) -> list[Hook]:
+    async with pool.acquire() as connection:
+        return await hooks_store.hooks_of(connection, client_id)
 
 
 async def own_hook(pool: Pool, client_id: UUID, hook_id: UUID) -> Hook:
@@ -75,12 +83,14 @@ async def enable_hook(pool: Pool, client_id: UUID, hook_id: UUID) -> Hook:
         return await _own_hook(connection, client_id, hook_id)
 
 
-async def test_hook(pool: Pool, client_id: UUID, hook_id: UUID) -> DeliveryRow:
+async def send_test(pool: Pool, client_id: UUID, hook_id: UUID) -> DeliveryRow:
     """Send a delivery that tells of no order, once."""
     async with pool.acquire() as connection, connection.transaction():
         hook = await _own_hook(connection, client_id, hook_id)
         if hook.disabled_at is not None:
-            raise Problem(409, "hook-disabled", "This hook is disabled", f"Enable it first: POST /v1/hooks/{hook_id}/enable.")
+            raise Problem(
+                409, "hook-disabled", "This hook is disabled", f"Enable it first: POST /v1/hooks/{hook_id}/enable."
+            )
         delivery = await hooks_store.add_test(connection, hook_id, new_id())
         if delivery is None:
             raise Problem(409, "test-under-way", "A test is under way", "See its outcome among the deliveries.")

@@ -51,6 +51,14 @@ class _History(msgspec.Struct, frozen=True):
     versions: list[Order]
 
 
+class _UnderWay(msgspec.Struct, frozen=True):
+    """A delivery that is being sent, and how many its hook may be sent at once."""
+
+    hook_id: UUID
+    most: int
+    task: asyncio.Task[None]
+
+
 class _OrdersAway(Exception):
     """Orders answered something else than a history."""
 
@@ -118,7 +126,7 @@ class Deliverer:
         self._now = now
         self._something_due = asyncio.Event()
         self._something_missing = asyncio.Event()
-        self._under_way: dict[int, tuple[UUID, asyncio.Task[None]]] = {}
+        self._under_way: dict[int, _UnderWay] = {}
         self._outcomes: Coalescer[Settled, None] = Coalescer(self._settle, flushers=1)
 
     async def run(self) -> None:
@@ -161,7 +169,7 @@ class Deliverer:
             for task in done:
                 task.result()
         finally:
-            everything = [*work, *(task for _, task in self._under_way.values())]
+            everything = [*work, *(sending.task for sending in self._under_way.values())]
             for task in everything:
                 task.cancel()
             await asyncio.gather(*everything, return_exceptions=True)
@@ -180,19 +188,20 @@ class Deliverer:
         """Start as many deliveries as may run; returns the seconds until more are due (None: until woken)."""
         if len(self._under_way) >= AT_ONCE:
             return None
-        of_hook = Counter(hook_id for hook_id, _ in self._under_way.values())
-        busy = [hook_id for hook_id, count in of_hook.items() if count >= AT_ONCE_PER_HOOK]
+        of_hook = Counter(sending.hook_id for sending in self._under_way.values())
+        busy = [s.hook_id for s in self._under_way.values() if of_hook[s.hook_id] >= s.most]
         async with self._pool.acquire() as connection:
             found = await hooks_store.due(connection, list(self._under_way), busy, AT_ONCE_PER_HOOK, 4 * AT_ONCE)
         for due in found:
             if due.wait_s > 0:
                 return due.wait_s
-            if of_hook[due.hook_id] >= (1 if due.hook_failures >= AILING else AT_ONCE_PER_HOOK):
+            most = 1 if due.hook_failures >= AILING else AT_ONCE_PER_HOOK
+            if of_hook[due.hook_id] >= most:
                 continue
             if len(self._under_way) >= AT_ONCE:
                 return None
             of_hook[due.hook_id] += 1
-            self._under_way[due.number] = (due.hook_id, asyncio.create_task(self._send(due)))
+            self._under_way[due.number] = _UnderWay(due.hook_id, most, asyncio.create_task(self._send(due)))
         return None
 
     async def _send(self, due: Due) -> None:
@@ -214,20 +223,21 @@ class Deliverer:
 
     async def _settle(self, outcomes: Sequence[Settled]) -> Sequence[None]:
         health = [o for o in outcomes if o.counts or o.gone]
-        well = {o.hook_id for o in health if o.state == "delivered"}
+        gone = {o.hook_id for o in health if o.gone}
+        well = {o.hook_id for o in health if o.state == "delivered"} - gone
         async with self._pool.acquire() as connection, connection.transaction():
             await hooks_store.settle(connection, outcomes)
             if well:
                 await hooks_store.note_success(connection, sorted(well))
             for hook_id in sorted({o.hook_id for o in health} - well):
-                ill = [o for o in health if o.hook_id == hook_id]
+                ill = [o for o in health if o.hook_id == hook_id and o.state != "delivered"]
                 disabled = await hooks_store.note_failures(
                     connection,
                     hook_id,
                     len(ill),
                     sum(o.state == "given_up" and o.counts for o in ill),
                     give_up_at=DISABLE_AFTER,
-                    gone=any(o.gone for o in ill),
+                    gone=hook_id in gone,
                 )
                 if disabled:
                     log.warning("web hook disabled", extra={"hook": str(hook_id), "error": ill[-1].error})
@@ -298,14 +308,12 @@ class Deliverer:
                     await hooks_store.settle(connection, overdue)
             if overdue is None:
                 break
-        for sweep_some in (
-            lambda c: hooks_store.sweep_removed(c, _SWEPT_AT_ONCE),
-            lambda c: hooks_store.sweep_tracks(c, LOG_DAYS, _SWEPT_AT_ONCE),
-        ):
-            more = True
-            while more:
-                async with self._pool.acquire() as connection, connection.transaction():
-                    more = await sweep_some(connection)
+        more = True
+        while more:
+            async with self._pool.acquire() as connection, connection.transaction():
+                of_removed = await hooks_store.sweep_removed(connection, _SWEPT_AT_ONCE)
+                resting = await hooks_store.sweep_tracks(connection, LOG_DAYS, _SWEPT_AT_ONCE)
+                more = of_removed or resting
 
 
 async def _wait(event: asyncio.Event, seconds: float | None) -> None:

@@ -192,12 +192,8 @@ class Sender:
         def took() -> int:
             return round((time.monotonic() - began) * 1000)
 
-        stream = self._pool.stream(
-            "POST",
-            url,
-            headers={"Content-Type": "application/json", "User-Agent": "Lostwax-Webhooks/1", **headers},
-            content=body,
-        )
+        sent = {"Content-Type": "application/json", "User-Agent": "Lostwax-Webhooks/1"} | dict(headers)
+        stream = self._pool.stream("POST", url, headers=list(sent.items()), content=body)
         try:
             check_url(url, to_loopback=self.to_loopback)
             async with contextlib.AsyncExitStack() as held:

@@ -287,7 +287,8 @@ async def add_deliveries(connection: Connection, deliveries: Sequence[NewDeliver
     await connection.execute(
         """
         INSERT INTO hook_deliveries (delivery_id, hook_id, order_id, version, order_body, state)
-        SELECT d.delivery_id, d.hook_id, d.order_id, d.version, d.order_body, CASE WHEN d.due THEN 'due' ELSE 'waiting' END
+        SELECT d.delivery_id, d.hook_id, d.order_id, d.version, d.order_body,
+               CASE WHEN d.due THEN 'due' ELSE 'waiting' END
         FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::int[], $5::jsonb[], $6::bool[]) WITH ORDINALITY
              AS d(delivery_id, hook_id, order_id, version, order_body, due, place)
         ORDER BY d.place

@@ -11,9 +11,12 @@ from lostwax.kit.clock import utc_now
 from lostwax.kit.http import build_app
 from lostwax.kit.objects import Bucket
 from lostwax.kit.one_database import Plumbing, open_database
+from lostwax.kit.postgres import open_pool
 from lostwax.kit.service import run, serve
 from lostwax.kit.settings import read_settings
-from lostwax.partner_api import api, handlers, store, worker
+from lostwax.partner_api import api, handlers, hooks_api, store, worker
+from lostwax.partner_api.hooks_delivery import Deliverer
+from lostwax.partner_api.hooks_sender import Sender
 from lostwax.partner_api.settings import Settings
 
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -35,19 +38,33 @@ async def serve_partner_api(settings: Settings) -> None:
                 return await store.client_of_key(connection, digest)
 
         plumbing = Plumbing("partner_api", settings, pool, worker.routes(door))
+        signer = ServiceSigner("partner_api", settings.service_key)
         announcer = Announcer(
             pool,
             settings.database_url,
             settings.orders_url,
-            ServiceSigner("partner_api", settings.service_key),
+            signer,
             plumbing.limits,
             next_batch=handlers.next_announcement,
             move=handlers.announced,
         )
+        sender = Sender(to_loopback=settings.hooks_to_loopback)
+        resources.push_async_callback(sender.close)
+        deliverer = Deliverer(
+            await resources.enter_async_context(await open_pool(settings.database_url, name="web hooks", size=4)),
+            settings.database_url,
+            settings.orders_url,
+            signer,
+            sender,
+            render=hooks_api.render,
+            now=utc_now,
+        )
+        keys = KeyCache(look_up)
         app = build_app(
             "partner_api",
             [
-                *api.operations(door, KeyCache(look_up)),
+                *api.operations(door, keys),
+                *hooks_api.operations(pool, sender, keys),
                 api.resend_operation(door, plumbing.verifier),
                 *plumbing.operations(),
             ],
@@ -59,7 +76,7 @@ async def serve_partner_api(settings: Settings) -> None:
             app,
             host=settings.http_host,
             port=settings.http_port,
-            background=[*plumbing.background(), ("announcer", announcer.run())],
+            background=[*plumbing.background(), ("announcer", announcer.run()), ("web hooks", deliverer.run())],
         )
 
 

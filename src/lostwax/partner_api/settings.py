@@ -20,6 +20,8 @@ class Settings(msgspec.Struct, frozen=True):
     log_level: str = "INFO"
     instance: str = ""
     largest_model_bytes: int = 300_000_000
+    # Web hooks may go to this machine itself, by http too: for tests and local stacks only.
+    hooks_to_loopback: bool = False
 
     @property
     def s3(self) -> S3Settings:

@@ -1,0 +1,245 @@
+"""HTTP of the web hooks, for partners' programs, and the bodies that are sent to theirs."""
+
+from datetime import datetime
+from typing import Annotated
+from uuid import UUID
+
+import msgspec
+from msgspec import Meta
+from starlette.requests import Request
+from starlette.responses import Response
+
+from lostwax.contracts.ids import short_code
+from lostwax.contracts.orders import Order, Status
+from lostwax.kit.auth import BadCredentials, KeyCache
+from lostwax.kit.http import Operation, Parameter, answer, bearer, path_uuid, query
+from lostwax.kit.postgres import Pool
+from lostwax.kit.problems import unauthorized
+from lostwax.partner_api import hooks
+from lostwax.partner_api.api import AUTH, OrderView
+from lostwax.partner_api.hooks_sender import Sender
+from lostwax.partner_api.hooks_store import DeliveryRow, Due, Hook
+from lostwax.partner_api.store import Client
+
+_order = msgspec.json.Decoder(Order)
+_encode = msgspec.json.Encoder().encode
+_SAME = tuple(name for name in OrderView.__struct_fields__ if name not in ("code", "accepted_at"))
+
+
+class RegisterHook(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    url: Annotated[str, Meta(min_length=1, max_length=1000, description="https, without user name or fragment")]
+
+
+class HookView(msgspec.Struct, frozen=True):
+    """Where you are told of your orders. Disabled: nothing is sent, but all is kept for 30 days; enable it again."""
+
+    hook_id: UUID
+    url: str
+    created_at: datetime
+    disabled_at: datetime | None = None
+    disabled_why: str | None = None
+
+
+class NewHook(msgspec.Struct, frozen=True):
+    """`secret` signs what is sent (Standard Webhooks) and is shown this once."""
+
+    hook_id: UUID
+    url: str
+    created_at: datetime
+    secret: str
+
+
+class HooksView(msgspec.Struct, frozen=True):
+    """Oldest first."""
+
+    hooks: list[HookView]
+
+
+class DeliveryView(msgspec.Struct, frozen=True):
+    """A message to a hook. `state`: waiting (for the order's earlier versions), due, delivered, given_up.
+
+    `webhook_id` is the header that came with it. No `order_id`: a test. What was answered last: `response_status` and
+    the beginning of `response_body`, or the `error`. `next_attempt_at` is set while it is due.
+    """
+
+    webhook_id: UUID
+    order_id: UUID | None
+    version: int | None
+    state: str
+    attempts: int
+    created_at: datetime
+    last_attempt_at: datetime | None
+    next_attempt_at: datetime | None
+    duration_ms: int | None
+    response_status: int | None
+    response_body: str | None
+    error: str | None
+
+
+class DeliveriesPage(msgspec.Struct, frozen=True):
+    """Newest first. Ask for the next page with `after=<next>`; no `next`: that was all."""
+
+    deliveries: list[DeliveryView]
+    next: int | None = None
+
+
+class OrderTransition(msgspec.Struct, frozen=True, rename={"source": "from", "target": "to"}):
+    """The step that led to this version. `from` is null for an order's first version."""
+
+    source: Status | None
+    target: Status
+    at: datetime
+    reason: str | None
+
+
+class OrderChangedHook(msgspec.Struct, frozen=True):
+    """`data` is the order as GET /v1/orders/{order_id} showed it at that version."""
+
+    type: str
+    timestamp: datetime
+    data: OrderView
+    transition: OrderTransition
+
+
+class TestHook(msgspec.Struct, frozen=True):
+    """What POST /v1/hooks/{hook_id}/test sends."""
+
+    type: str
+    timestamp: datetime
+    data: dict[str, UUID]
+
+
+def render(due: Due) -> bytes:
+    """The body of a delivery. Who in the workshop did a step stays in the workshop."""
+    if due.order_body is None:
+        return _encode(TestHook("hook.test", due.created_at, {"hook_id": due.hook_id}))
+    order = _order.decode(due.order_body)
+    step = order.transition
+    view = OrderView(
+        code=short_code(order.order_id),
+        accepted_at=due.accepted_at or order.submitted_at,
+        **{name: getattr(order, name) for name in _SAME},
+    )
+    transition = OrderTransition(source=step.source, target=step.target, at=step.at, reason=step.reason)
+    return _encode(OrderChangedHook("order.changed", step.at, view, transition))
+
+
+def operations(pool: Pool, sender: Sender, keys: KeyCache[Client]) -> list[Operation]:
+    async def client_of(request: Request) -> UUID:
+        key = bearer(request)
+        if key is None:
+            raise unauthorized("Send your API key: Authorization: Bearer <key>.")
+        try:
+            return (await keys.holder(key)).client_id
+        except BadCredentials as error:
+            raise unauthorized(str(error)) from None
+
+    async def wanted(request: Request) -> tuple[UUID, UUID]:
+        return await client_of(request), path_uuid(request, "hook_id", "hook")
+
+    async def register_hook(request: Request, body: RegisterHook) -> Response:
+        client_id = await client_of(request)
+        hook, secret = await hooks.register_hook(pool, sender, client_id, body.url)
+        view = NewHook(hook.hook_id, hook.url, hook.created_at, secret)
+        return answer(view, 201, {"Location": f"/v1/hooks/{hook.hook_id}"})
+
+    async def list_hooks(request: Request) -> Response:
+        return answer(HooksView([_hook_view(h) for h in await hooks.hooks_of(pool, await client_of(request))]))
+
+    async def get_hook(request: Request) -> Response:
+        return answer(_hook_view(await hooks.own_hook(pool, *await wanted(request))))
+
+    async def remove_hook(request: Request) -> Response:
+        await hooks.remove_hook(pool, *await wanted(request))
+        return Response(status_code=204)
+
+    async def enable_hook(request: Request) -> Response:
+        return answer(_hook_view(await hooks.enable_hook(pool, *await wanted(request))))
+
+    async def test_hook(request: Request) -> Response:
+        return answer(_delivery_view(await hooks.send_test(pool, *await wanted(request))), 202)
+
+    async def list_deliveries(request: Request) -> Response:
+        client_id, hook_id = await wanted(request)
+        limit = query(request, "limit", Annotated[int, Meta(ge=1, le=200)], 50)
+        before = query(request, "after", Annotated[int, Meta(ge=0, le=2**63 - 1)], None)
+        order_id = query(request, "order_id", UUID, None)
+        rows = await hooks.deliveries(pool, client_id, hook_id, before, order_id, limit + 1)
+        shown = rows[:limit]
+        return answer(
+            DeliveriesPage([_delivery_view(row) for row in shown], shown[-1].number if len(rows) > limit else None)
+        )
+
+    no_hook = {404: "no such hook"}
+    return [
+        Operation(
+            "POST",
+            "/v1/hooks",
+            register_hook,
+            "Be told of every change of your orders from now on, at this URL",
+            {201: NewHook},
+            {409: "you have this one already, or too many", 422: "no https URL, or not a public host"},
+            body=RegisterHook,
+            auth=AUTH,
+        ),
+        Operation("GET", "/v1/hooks", list_hooks, "Your hooks", {200: HooksView}, auth=AUTH),
+        Operation("GET", "/v1/hooks/{hook_id}", get_hook, "One of your hooks", {200: HookView}, no_hook, auth=AUTH),
+        Operation(
+            "DELETE", "/v1/hooks/{hook_id}", remove_hook, "Be told no more there", {204: None}, no_hook, auth=AUTH
+        ),
+        Operation(
+            "POST",
+            "/v1/hooks/{hook_id}/enable",
+            enable_hook,
+            "Begin again with a hook that was disabled; what waits is sent at once",
+            {200: HookView},
+            no_hook,
+            auth=AUTH,
+        ),
+        Operation(
+            "POST",
+            "/v1/hooks/{hook_id}/test",
+            test_hook,
+            "Have a message sent that tells of no order, once",
+            {202: DeliveryView},
+            {**no_hook, 409: "the hook is disabled, or a test is under way"},
+            auth=AUTH,
+        ),
+        Operation(
+            "GET",
+            "/v1/hooks/{hook_id}/deliveries",
+            list_deliveries,
+            "What was sent to a hook in the last 30 days, newest first",
+            {200: DeliveriesPage},
+            {**no_hook, 400: "a parameter is wrong"},
+            parameters=(
+                Parameter(
+                    "limit", "query", {"type": "integer", "minimum": 1, "maximum": 200, "default": 50}, "rows a page"
+                ),
+                Parameter("after", "query", {"type": "integer"}, "`next` of the page before"),
+                Parameter("order_id", "query", {"type": "string", "format": "uuid"}, "only of this order"),
+            ),
+            auth=AUTH,
+        ),
+    ]
+
+
+def _hook_view(hook: Hook) -> HookView:
+    return HookView(hook.hook_id, hook.url, hook.created_at, hook.disabled_at, hook.disabled_why)
+
+
+def _delivery_view(row: DeliveryRow) -> DeliveryView:
+    return DeliveryView(
+        webhook_id=row.delivery_id,
+        order_id=row.order_id,
+        version=row.version,
+        state=row.state,
+        attempts=row.attempts,
+        created_at=row.created_at,
+        last_attempt_at=row.last_attempt_at,
+        next_attempt_at=row.next_at if row.state == "due" else None,
+        duration_ms=row.duration_ms,
+        response_status=row.response_status,
+        response_body=row.response_body,
+        error=row.error,
+    )
