@@ -131,6 +131,11 @@ BREAKING = {
         by_tag(variant("z"), variant("y")),
         "$: type=x is not allowed",
     ),
+    "a variant of another tag field renamed": (
+        either(struct("kind", kind={"enum": ["x"]}), discriminator={"propertyName": "kind"}),
+        either(struct("kind", kind={"enum": ["z"]}), discriminator={"propertyName": "kind"}),
+        "$: kind=x is not allowed",
+    ),
     "a variant more": (by_tag(variant("x")), by_tag(variant("x"), variant("y")), "$: type=y is new"),
     "the tag of a lone struct renamed": (variant("x"), variant("z"), "$.type: 'x' is not allowed any more"),
     "another tag field": (by_tag(variant("x")), by_tag(struct("kind", kind={"enum": ["x"]})), "type=x is not allowed"),

@@ -16,7 +16,10 @@ from lostwax.schemas.openapi import SERVICES
 async def test_a_service_serves_the_committed_openapi(stack: Stack, service: str) -> None:
     async with httpx.AsyncClient(timeout=20) as http:
         served = (await http.get(f"{stack.url(service)}/openapi.json")).raise_for_status().json()
-    assert folder.text_of(served) == (folder.FOLDER / f"openapi/{service}.json").read_bytes()
+    committed = json.loads((folder.FOLDER / f"openapi/{service}.json").read_bytes())
+    mend = "wire the operations of its main.py into SERVICES of schemas/openapi.py as well, then run ./lostwax schemas"
+    assert set(served["paths"]) == set(committed["paths"]), mend
+    assert folder.canonical(served) == committed, mend
 
 
 def test_topics_of_the_broker_are_those_of_asyncapi(stack: Stack) -> None:
