@@ -89,7 +89,8 @@ class Due(msgspec.Struct, frozen=True):
 class Settled(msgspec.Struct, frozen=True):
     """What came of an attempt. `state` delivered, given_up, or due: once more in `pause_s` seconds.
 
-    `counts`: it says something of the hook's health. `gone`: the receiver wants no more.
+    `counts`: it says something of the hook's health. `gone`: the receiver wants no more. `after_failures`: so many
+    there were before.
     """
 
     number: int
@@ -104,6 +105,7 @@ class Settled(msgspec.Struct, frozen=True):
     error: str | None = None
     counts: bool = True
     gone: bool = False
+    after_failures: int = 0
 
 
 class Gap(msgspec.Struct, frozen=True):
@@ -367,20 +369,17 @@ async def settle(connection: Connection, attempts: Sequence[Settled]) -> None:
         if a.state != "due" and a.order_id is not None and a.version is not None
     )
     hook_ids, order_ids = [o[0] for o in over], [o[1] for o in over]
-    # Locked before anything is looked at: a version that is enqueued meanwhile then sees what is settled, or is seen.
+    # A statement of its own: what is enqueued meanwhile either sees here what is settled, or is seen by the next one.
     await connection.execute(
         """
-        SELECT FROM hook_orders t JOIN unnest($1::uuid[], $2::uuid[]) AS n(hook_id, order_id) USING (hook_id, order_id)
-        ORDER BY t.hook_id, t.order_id FOR UPDATE OF t
-        """,
-        hook_ids,
-        order_ids,
-    )
-    await connection.execute(
-        """
+        WITH locked AS (
+            SELECT t.hook_id, t.order_id, n.version
+            FROM hook_orders t JOIN unnest($1::uuid[], $2::uuid[], $3::int[]) AS n(hook_id, order_id, version)
+                USING (hook_id, order_id)
+            ORDER BY t.hook_id, t.order_id FOR UPDATE OF t
+        )
         UPDATE hook_orders AS t SET settled = n.version, changed_at = now()
-        FROM unnest($1::uuid[], $2::uuid[], $3::int[]) AS n(hook_id, order_id, version)
-        WHERE t.hook_id = n.hook_id AND t.order_id = n.order_id AND t.settled < n.version
+        FROM locked n WHERE t.hook_id = n.hook_id AND t.order_id = n.order_id AND t.settled < n.version
         """,
         hook_ids,
         order_ids,
@@ -388,15 +387,20 @@ async def settle(connection: Connection, attempts: Sequence[Settled]) -> None:
     )
     await connection.execute(
         """
-        UPDATE hook_deliveries AS d
-        SET state = n.state, attempts = d.attempts + 1,
-            first_attempt_at = coalesce(d.first_attempt_at, now()), last_attempt_at = now(),
-            next_at = now() + make_interval(secs => n.pause_s),
-            duration_ms = n.duration_ms, response_status = n.status, response_body = n.body, error = n.error,
-            order_body = CASE WHEN n.state = 'due' THEN d.order_body END
-        FROM unnest($1::bigint[], $2::text[], $3::float8[], $4::int[], $5::int[], $6::text[], $7::text[])
-             AS n(number, state, pause_s, duration_ms, status, body, error)
-        WHERE d.number = n.number AND d.state = 'due'
+        WITH told AS (
+            UPDATE hook_deliveries AS d
+            SET state = n.state, attempts = d.attempts + 1,
+                first_attempt_at = coalesce(d.first_attempt_at, now()), last_attempt_at = now(),
+                next_at = now() + make_interval(secs => n.pause_s),
+                duration_ms = n.duration_ms, response_status = n.status, response_body = n.body, error = n.error,
+                order_body = CASE WHEN n.state = 'due' THEN d.order_body END
+            FROM unnest($1::bigint[], $2::text[], $3::float8[], $4::int[], $5::int[], $6::text[], $7::text[])
+                 AS n(number, state, pause_s, duration_ms, status, body, error)
+            WHERE d.number = n.number AND d.state = 'due'
+        )
+        UPDATE hook_deliveries AS d SET state = 'due', next_at = now()
+        FROM unnest($8::uuid[], $9::uuid[]) AS n(hook_id, order_id) JOIN hook_orders t USING (hook_id, order_id)
+        WHERE d.hook_id = t.hook_id AND d.order_id = t.order_id AND d.version = t.settled + 1 AND d.state = 'waiting'
         """,
         [a.number for a in attempts],
         [a.state for a in attempts],
@@ -405,13 +409,6 @@ async def settle(connection: Connection, attempts: Sequence[Settled]) -> None:
         [a.response_status for a in attempts],
         [a.response_body for a in attempts],
         [a.error for a in attempts],
-    )
-    await connection.execute(
-        """
-        UPDATE hook_deliveries AS d SET state = 'due', next_at = now()
-        FROM unnest($1::uuid[], $2::uuid[]) AS n(hook_id, order_id) JOIN hook_orders t USING (hook_id, order_id)
-        WHERE d.hook_id = t.hook_id AND d.order_id = t.order_id AND d.version = t.settled + 1 AND d.state = 'waiting'
-        """,
         hook_ids,
         order_ids,
     )
