@@ -114,18 +114,21 @@ class Receiver:
         self.port = 0
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.StreamWriter] = set()
+        self._closing = asyncio.Event()
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}/told?by=lostwax"
 
     async def up(self) -> None:
+        self._closing.clear()
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def down(self) -> None:
         if self._server is not None:
             self._server.close()
+            self._closing.set()
             for writer in self._connections:
                 writer.close()
             self._server = None
@@ -141,7 +144,8 @@ class Receiver:
                 status = self.say(Heard(headers, body, None))
                 self.heard.append(Heard(headers, body, status))
                 if status is None:
-                    await asyncio.sleep(3600)
+                    await self._closing.wait()
+                    return
                 tail = b"" if status == 204 else self.tail
                 writer.write(f"HTTP/1.1 {status} So\r\ncontent-length: {len(tail)}\r\n{self.extra}\r\n".encode() + tail)
                 await writer.drain()
@@ -306,6 +310,35 @@ async def test_a_receiver_that_was_down_gets_everything_in_order_when_it_is_back
     assert first["next_attempt_at"]
     await receiver.up()
     await wait_for(lambda: receiver.versions(order_id) == [1, 2, 3], 20)
+
+
+async def test_a_hook_that_ailed_long_gets_all_that_waits_as_soon_as_it_answers(
+    partner: Partner, receiver: Receiver, database: Connection
+) -> None:
+    hook = await a_hook(partner, receiver)
+    receiver.say = lambda _: 502
+    model = await an_uploaded_model(partner)
+    order_ids = [await submit(partner, model, approve_up_to="1000000") for _ in range(10)]
+
+    async def failures() -> int:
+        return int(await database.fetchval("SELECT failures FROM hooks WHERE hook_id = $1", hook["hook_id"]))
+
+    async def ailing() -> bool:
+        return await failures() >= hooks_store.AILING
+
+    await wait_for(ailing)
+    assert await database.fetchval("SELECT retry_at > now() FROM hooks WHERE hook_id = $1", hook["hook_id"])
+    receiver.say = lambda _: 204
+    # As if it had been down for half a day: each order's next try is hours away, but for one.
+    await database.execute(
+        "UPDATE hook_deliveries SET next_at = now() + interval '5 hours' * (order_id <> $2)::int"
+        " WHERE hook_id = $1 AND state = 'due'",
+        hook["hook_id"],
+        UUID(order_ids[0]),
+    )
+    await database.execute("NOTIFY hooks")
+    await wait_for(lambda: all(receiver.versions(i) == [1, 2, 3] for i in order_ids), 30)
+    assert await failures() == 0
 
 
 async def test_a_refused_delivery_comes_again_under_its_id_and_holds_up_its_own_order_only(
