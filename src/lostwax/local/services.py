@@ -40,6 +40,8 @@ def environment(
     if service in ("partner_api", "mes"):
         given["LOSTWAX_DATABASE_URL"] = postgres.dsn(service, service, ports["pg-main"], credentials)
         given["LOSTWAX_ORDERS_URL"] = f"http://127.0.0.1:{ports['orders']}"
+    if service == "partner_api":
+        given["LOSTWAX_HOOKS_TO_LOOPBACK"] = "true"
     if service == "orders":
         given["LOSTWAX_CHANNEL_URLS"] = f"partner_api=http://127.0.0.1:{ports['partner_api']}"
         shards = [postgres.dsn("orders", "orders", ports[name], credentials) for name in postgres.SHARDS]
