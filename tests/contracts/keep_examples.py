@@ -40,7 +40,7 @@ from tests.builders import (
 from lostwax.contracts import catalogue, models, orders, pricing, topics
 from lostwax.contracts.ids import new_id
 from lostwax.contracts.orders import Action, Actor, ActorKind, Status
-from lostwax.orders.handlers import load_tariff
+from lostwax.orders.changes import load_tariff
 from lostwax.schemas.events import event_schema
 from lostwax.schemas.folder import EXAMPLES
 

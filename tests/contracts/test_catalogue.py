@@ -31,7 +31,7 @@ from lostwax.contracts.orders import (
     StartManufacturing,
     Status,
 )
-from lostwax.orders.handlers import load_tariff
+from lostwax.orders.changes import load_tariff
 
 FULL = a_specification(scale=1.25, engraving='für immer "2026"', deadline=date(2026, 12, 24), quantity=1000)
 

@@ -62,8 +62,8 @@ from lostwax.kit.objects import Bucket, S3Settings
 from lostwax.kit.postgres import open_pool
 from lostwax.kit.shards import NotOwner, Shard, ShardMap, assign_first_buckets, first_owner
 from lostwax.local.stack import Stack
-from lostwax.orders import domain, handlers, parking, worker
-from lostwax.orders.handlers import Orders
+from lostwax.orders import changes, domain, handlers, model_handlers, parking, worker
+from lostwax.orders.changes import Orders
 
 MIGRATIONS = Path(lostwax.orders.__file__).parent / "migrations"
 
@@ -88,7 +88,7 @@ async def orders(stack: Stack, new_database: NewDatabase) -> AsyncIterator[Order
         ShardMap(shards),
         models=bucket(stack, "orders", env["LOSTWAX_MODELS_BUCKET"]),
         staging=lambda name: bucket(stack, "orders", name),
-        tariff=handlers.load_tariff("2026-11"),
+        tariff=changes.load_tariff("2026-11"),
         now=lambda: NOON,
         largest_model_bytes=1_000_000,
     )
@@ -428,11 +428,11 @@ async def test_a_model_that_is_needed_before_it_is_uploaded(orders: Orders, stac
     shard = model_shard(orders, upload.sha256)
     waiting = sorted(an_id(n % 2) for n in range(4))
     for order_id in waiting:
-        await handlers.answer_need(orders, shard, ModelNeeded(upload.sha256, order_id, ACCOUNT))
-        await handlers.answer_need(orders, shard, ModelNeeded(upload.sha256, order_id, new_id()))
+        await model_handlers.answer_need(orders, shard, ModelNeeded(upload.sha256, order_id, ACCOUNT))
+        await model_handlers.answer_need(orders, shard, ModelNeeded(upload.sha256, order_id, new_id()))
     assert await told(shard, ModelReady, waiting[0]) == []
-    await handlers.transfer_model(orders, shard, upload)
-    await handlers.transfer_model(orders, shard, upload)
+    await model_handlers.transfer_model(orders, shard, upload)
+    await model_handlers.transfer_model(orders, shard, upload)
     for order_id in waiting:
         assert await told(shard, ModelReady, order_id) == [ModelReady(order_id, upload.sha256)]
         partition = await shard.pool.fetchval("SELECT partition FROM outbox WHERE key = $1", str(order_id))
@@ -446,8 +446,8 @@ async def test_a_model_that_is_needed_before_it_is_uploaded(orders: Orders, stac
 async def test_a_model_that_is_needed_after_it_was_uploaded(orders: Orders, stack: Stack, tmp_path: Path) -> None:
     upload = await put_in_staging(stack, tmp_path, new_id().bytes * 10)
     shard, order_id = model_shard(orders, upload.sha256), an_id()
-    await handlers.transfer_model(orders, shard, upload)
-    await handlers.answer_need(orders, shard, ModelNeeded(upload.sha256, order_id, new_id()))
+    await model_handlers.transfer_model(orders, shard, upload)
+    await model_handlers.answer_need(orders, shard, ModelNeeded(upload.sha256, order_id, new_id()))
     assert await told(shard, ModelReady, order_id) == [ModelReady(order_id, upload.sha256)]
     assert await shard.pool.fetchval("SELECT count(*) FROM model_waiters WHERE sha256 = $1", upload.sha256) == 0
 
@@ -458,8 +458,8 @@ async def test_needs_and_uploads_at_the_same_time_leave_nobody_waiting(
     for _ in range(5):
         upload = await put_in_staging(stack, tmp_path, new_id().bytes * 10)
         shard, ids = model_shard(orders, upload.sha256), [an_id() for _ in range(8)]
-        needs = [handlers.answer_need(orders, shard, ModelNeeded(upload.sha256, i, ACCOUNT)) for i in ids]
-        await asyncio.gather(*needs[:4], handlers.transfer_model(orders, shard, upload), *needs[4:])
+        needs = [model_handlers.answer_need(orders, shard, ModelNeeded(upload.sha256, i, ACCOUNT)) for i in ids]
+        await asyncio.gather(*needs[:4], model_handlers.transfer_model(orders, shard, upload), *needs[4:])
         for order_id in ids:
             assert await told(shard, ModelReady, order_id) == [ModelReady(order_id, upload.sha256)]
 
@@ -473,20 +473,20 @@ async def test_a_refused_upload_of_one_account_does_not_fail_anothers_order(
     rubbish = await put_in_staging(stack, tmp_path, b"x" * ours.size_bytes, stranger)
     theirs = msgspec.structs.replace(rubbish, sha256=ours.sha256)
     shard, our_order, their_order = model_shard(orders, ours.sha256), an_id(), an_id()
-    await handlers.answer_need(orders, shard, ModelNeeded(ours.sha256, our_order, ACCOUNT))
-    await handlers.answer_need(orders, shard, ModelNeeded(ours.sha256, their_order, stranger))
-    await handlers.transfer_model(orders, shard, theirs)
+    await model_handlers.answer_need(orders, shard, ModelNeeded(ours.sha256, our_order, ACCOUNT))
+    await model_handlers.answer_need(orders, shard, ModelNeeded(ours.sha256, their_order, stranger))
+    await model_handlers.transfer_model(orders, shard, theirs)
     (refusal,) = await told(shard, ModelReady, their_order)
     assert refusal.failure.code == "model_digest_differs"
     assert refusal.failure.mended_by == "customer"
     assert await told(shard, ModelReady, our_order) == []
     later_order, their_later_order = an_id(), an_id()
-    await handlers.answer_need(orders, shard, ModelNeeded(ours.sha256, later_order, ACCOUNT))
-    await handlers.answer_need(orders, shard, ModelNeeded(ours.sha256, their_later_order, stranger))
+    await model_handlers.answer_need(orders, shard, ModelNeeded(ours.sha256, later_order, ACCOUNT))
+    await model_handlers.answer_need(orders, shard, ModelNeeded(ours.sha256, their_later_order, stranger))
     assert await told(shard, ModelReady, later_order) == []
     (again,) = await told(shard, ModelReady, their_later_order)
     assert again.failure == refusal.failure
-    await handlers.transfer_model(orders, shard, ours)
+    await model_handlers.transfer_model(orders, shard, ours)
     for order_id in (our_order, later_order):
         assert await told(shard, ModelReady, order_id) == [ModelReady(order_id, ours.sha256)]
     assert len(await told(shard, ModelReady, their_order)) == 1
@@ -495,12 +495,12 @@ async def test_a_refused_upload_of_one_account_does_not_fail_anothers_order(
 async def test_a_refusal_is_over_with_a_sound_upload(orders: Orders, stack: Stack, tmp_path: Path) -> None:
     upload = await put_in_staging(stack, tmp_path, new_id().bytes * 10)
     shard = model_shard(orders, upload.sha256)
-    await handlers.transfer_model(orders, shard, msgspec.structs.replace(upload, key=f"{ACCOUNT}/not-there"))
+    await model_handlers.transfer_model(orders, shard, msgspec.structs.replace(upload, key=f"{ACCOUNT}/not-there"))
     (missing,) = await told(shard, ModelStored, upload.sha256)
     assert missing.failure.code == "model_missing"
-    await handlers.transfer_model(orders, shard, upload)
+    await model_handlers.transfer_model(orders, shard, upload)
     order_id = an_id()
-    await handlers.answer_need(orders, shard, ModelNeeded(upload.sha256, order_id, ACCOUNT))
+    await model_handlers.answer_need(orders, shard, ModelNeeded(upload.sha256, order_id, ACCOUNT))
     assert await told(shard, ModelReady, order_id) == [ModelReady(order_id, upload.sha256)]
     assert await shard.pool.fetchval("SELECT count(*) FROM model_refusals WHERE sha256 = $1", upload.sha256) == 0
 
@@ -514,7 +514,7 @@ async def test_other_lengths_are_refused(
     upload = await put_in_staging(stack, tmp_path, new_id().bytes * 10)
     size = announced if announced > 0 else upload.size_bytes + announced
     shard = model_shard(orders, upload.sha256)
-    await handlers.transfer_model(orders, shard, msgspec.structs.replace(upload, size_bytes=size))
+    await model_handlers.transfer_model(orders, shard, msgspec.structs.replace(upload, size_bytes=size))
     (stored,) = await told(shard, ModelStored, upload.sha256)
     assert stored.failure.code == code
     assert await counts_of_model(shard, upload.sha256) == 0
@@ -556,8 +556,8 @@ async def test_nothing_is_written_to_buckets_of_another_shard(orders: Orders) ->
         handlers.obey_commands(orders, wrong, [approval(order)]),
         handlers.take_prices(orders, wrong, [a_price(new_id(), foreign)]),
         handlers.take_models(orders, wrong, [ModelReady(foreign, foreign_model)]),
-        handlers.answer_need(orders, wrong, ModelNeeded(foreign_model, an_id(1), ACCOUNT)),
-        handlers.transfer_model(orders, wrong, uploaded),
+        model_handlers.answer_need(orders, wrong, ModelNeeded(foreign_model, an_id(1), ACCOUNT)),
+        model_handlers.transfer_model(orders, wrong, uploaded),
     ):
         with pytest.raises(NotOwner):
             await work

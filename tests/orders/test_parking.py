@@ -36,8 +36,8 @@ from lostwax.kit.objects import Bucket, S3Settings
 from lostwax.kit.postgres import open_pool
 from lostwax.kit.shards import Shard, ShardMap, assign_first_buckets
 from lostwax.local.stack import Stack
-from lostwax.orders import domain, handlers, parking, worker
-from lostwax.orders.handlers import Orders
+from lostwax.orders import changes, domain, handlers, parking, worker
+from lostwax.orders.changes import Orders
 
 COMMAND = "orders.command.v1"
 MIGRATIONS = Path(lostwax.orders.__file__).parent / "migrations"
@@ -62,7 +62,7 @@ async def orders(stack: Stack, new_database: NewDatabase) -> AsyncIterator[Order
         ShardMap(shards),
         models=models,
         staging=lambda _: models,
-        tariff=handlers.load_tariff("2026-11"),
+        tariff=changes.load_tariff("2026-11"),
         now=lambda: NOON,
         largest_model_bytes=1_000_000,
     )

@@ -22,7 +22,7 @@ from lostwax.kit.service import run, serve
 from lostwax.kit.service_calls import publishing_operations
 from lostwax.kit.settings import read_settings
 from lostwax.kit.shards import Shard, ShardMap, assign_first_buckets
-from lostwax.orders import api, handlers, parking, worker
+from lostwax.orders import api, changes, parking, worker
 from lostwax.orders.expectations import Expectations
 from lostwax.orders.settings import Settings
 
@@ -77,11 +77,11 @@ async def serve_orders(settings: Settings) -> None:
             return buckets.setdefault(name, Bucket(settings.s3, name))
 
         models = Bucket(settings.s3, settings.models_bucket)
-        orders = handlers.Orders(
+        orders = changes.Orders(
             shard_map,
             models=models,
             staging=staging,
-            tariff=handlers.load_tariff(settings.tariff),
+            tariff=changes.load_tariff(settings.tariff),
             now=utc_now,
             largest_model_bytes=settings.largest_model_bytes,
         )

@@ -14,8 +14,8 @@ from lostwax.kit.messages import Burial
 from lostwax.kit.postgres import UNREACHABLE
 from lostwax.kit.shards import NotOwner, Shard, check_owned
 from lostwax.orders import store, waiting
+from lostwax.orders.changes import Orders
 from lostwax.orders.domain import PRODUCERS
-from lostwax.orders.handlers import Orders
 from lostwax.orders.waiting import Arrival, DeadCommand
 
 log = logging.getLogger(__name__)

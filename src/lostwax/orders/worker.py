@@ -13,9 +13,9 @@ from lostwax.contracts.orders import Command
 from lostwax.contracts.topics import Topic
 from lostwax.kit.messages import Burial, DeadWatch, Discarded, Handler, Incoming, Later, Poison
 from lostwax.kit.shards import NotOwner, Shard
-from lostwax.orders import handlers, parking
+from lostwax.orders import handlers, model_handlers, parking
+from lostwax.orders.changes import Orders
 from lostwax.orders.domain import PRODUCERS
-from lostwax.orders.handlers import Orders
 from lostwax.orders.waiting import Origin
 
 log = logging.getLogger(__name__)
@@ -122,9 +122,9 @@ def _transfers(orders: Orders) -> Handler:
                 if isinstance(incoming.body, ModelUploaded):
                     if not incoming.body.bucket.startswith("staging-"):
                         raise Poison(incoming, "not_staging", f"{incoming.body.bucket} is no staging bucket")
-                    await _owned(orders, handlers.transfer_model(orders, shard, incoming.body))
+                    await _owned(orders, model_handlers.transfer_model(orders, shard, incoming.body))
                 else:
-                    await _owned(orders, handlers.answer_need(orders, shard, incoming.body))
+                    await _owned(orders, model_handlers.answer_need(orders, shard, incoming.body))
 
     async def handle_batch(batch: Sequence[Incoming]) -> None:
         by_model: dict[str, list[Incoming]] = {}

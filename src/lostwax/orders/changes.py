@@ -1,0 +1,151 @@
+"""What Orders' use cases stand on: their surroundings, and what one transaction decides, written once at its end."""
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from uuid import UUID
+
+import msgspec
+
+from lostwax.contracts import topics
+from lostwax.contracts.models import ModelNeeded
+from lostwax.contracts.orders import Command, Order, OrderChanged, Outcome, Resubmit, Status
+from lostwax.contracts.pricing import PriceRequest, PriceResult, Tariff
+from lostwax.kit import outbox
+from lostwax.kit.objects import Bucket
+from lostwax.kit.outbox import Message
+from lostwax.kit.postgres import Connection
+from lostwax.kit.shards import ShardMap
+from lostwax.orders import domain, store
+from lostwax.orders.store import Entry
+
+
+class Orders:
+    """What the use cases need: shards, the model store, staging buckets by name, the tariff in force, the clock."""
+
+    def __init__(
+        self,
+        shards: ShardMap,
+        *,
+        models: Bucket,
+        staging: Callable[[str], Bucket],
+        tariff: Tariff,
+        now: Callable[[], datetime],
+        largest_model_bytes: int,
+    ) -> None:
+        self.shards = shards
+        self.models = models
+        self.staging = staging
+        self.tariff = tariff
+        self.now = now
+        self.largest_model_bytes = largest_model_bytes
+        self.known_models: set[str] = set()
+
+
+class Changes:
+    """What a transaction has decided so far: new versions, and messages beside them. Written once, at its end."""
+
+    def __init__(self, orders: Orders, entries: Mapping[UUID, Entry]) -> None:
+        self._orders = orders
+        self.entries = dict(entries)
+        self.versions: list[Order] = []
+        self.touched: set[UUID] = set()
+        self.messages: list[Message] = []
+
+    def create(self, entry: Entry) -> None:
+        """An order that has just been inserted as it stands."""
+        self._tell(entry.order)
+        if entry.price_job_id is not None:
+            self._request_price(entry.order, entry.price_job_id)
+
+    def take(self, order: Order) -> None:
+        """The next version of an order that is among the entries. Its price job goes on while it awaits a price."""
+        before = self.entries[order.order_id]
+        waits = domain.awaits_price(order)
+        self.entries[order.order_id] = Entry(
+            order, before.price_job_id if waits else None, before.kept_price if waits else None
+        )
+        self.touched.add(order.order_id)
+        self._tell(order)
+
+    def ask_for_price(self, order: Order) -> None:
+        """Make this order's current version wait for one price job, and ask for it."""
+        job_id = domain.price_job(order)
+        self.entries[order.order_id].price_job_id = job_id
+        self.touched.add(order.order_id)
+        self._request_price(order, job_id)
+
+    def ask_for_model(self, order: Order) -> None:
+        """Have the order's model looked for; the answer leads on to the price."""
+        sha256 = order.specification.model.sha256
+        needed = ModelNeeded(sha256=sha256, order_id=order.order_id, account=order.account)
+        self.messages.append(outbox.message(topics.MODEL_TRANSFERS, sha256, needed))
+
+    def take_price(self, entry: Entry, result: PriceResult, now: datetime) -> None:
+        """Apply the result of the entry's current job, or keep it while the order is on hold."""
+        if not domain.awaits_price(entry.order) or result.job_id != entry.price_job_id:
+            return
+        if entry.order.status is Status.ON_HOLD:
+            entry.kept_price = result
+            self.touched.add(entry.order.order_id)
+            return
+        for version in domain.take_price(
+            entry.order, entry.price_job_id, result, self._orders.tariff.held_for_days, now
+        ):
+            self.take(version)
+
+    def _tell(self, order: Order) -> None:
+        self.versions.append(order)
+        self.messages.append(outbox.message(topics.ORDER_CHANGES, order.order_id, OrderChanged(order)))
+
+    def _request_price(self, order: Order, job_id: UUID) -> None:
+        lane = topics.PRICING_HEAVY if domain.is_heavy(order) else topics.PRICING_QUICK
+        request = PriceRequest(
+            job_id=job_id,
+            subject_id=order.order_id,
+            account=order.account,
+            specification=order.specification,
+            tariff=self._orders.tariff,
+        )
+        self.messages.append(outbox.message(lane, job_id, request, placed_by=order.order_id))
+
+    def obey(self, commands: Sequence[Command], now: datetime) -> list[Outcome]:
+        """Apply commands in sequence; each has one outcome, refused ones change nothing."""
+        outcomes = []
+        for command in commands:
+            order = self.entries[command.order_id].order
+            code = detail = None
+            try:
+                order = domain.obey(order, command, now)
+                self.take(order)
+                if isinstance(command.action, Resubmit):
+                    self.ask_for_model(order)
+            except domain.Refused as refused:
+                code, detail = refused.code, refused.detail
+            outcome = Outcome(
+                command_id=command.command_id,
+                order_id=command.order_id,
+                accepted=code is None,
+                version=order.version,
+                status=order.status,
+                at=now,
+                code=code,
+                detail=detail,
+            )
+            outcomes.append(outcome)
+            self.messages.append(outbox.message(topics.ORDER_OUTCOMES, command.order_id, outcome))
+            entry = self.entries[command.order_id]
+            if entry.kept_price is not None and entry.order.status is Status.SUBMITTED:
+                self.take_price(entry, entry.kept_price, now)
+        return outcomes
+
+    async def write(self, connection: Connection) -> None:
+        await store.update_orders(connection, [self.entries[i] for i in sorted(self.touched)])
+        await store.insert_history(connection, self.versions)
+        await outbox.add(connection, self.messages)
+
+
+def load_tariff(version: str) -> Tariff:
+    """The tariff of this version, from the package. Raises FileNotFoundError for one that does not exist."""
+    path = Path(__file__).parent / "tariffs" / f"{version}.json"
+    return msgspec.json.decode(path.read_bytes(), type=Tariff)
