@@ -23,7 +23,7 @@ from _load import load
 from lostwax.kit.postgres import migrate
 from lostwax.local.places import POSTGRES_SUPERUSER, STACKS, postgres_bin
 from lostwax.local.stack import Stack
-from lostwax.partner_api.handlers import add_client
+from lostwax.partner_api.keys import add_client
 from lostwax.partner_api.main import MIGRATIONS
 
 IN_FLIGHT = 64
@@ -47,7 +47,7 @@ def run(quick: bool) -> dict[str, Any]:
 async def _run(stack: Stack, seconds: int, rounds: int) -> dict[str, Any]:
     dsn = stack.env("partner_api")["LOSTWAX_DATABASE_URL"]
     connection = await asyncpg.connect(dsn)
-    client, key = await add_client(connection, "bench")
+    client, key = await add_client(connection, "bench", unlimited=True)
     await connection.execute(
         "INSERT INTO models (client_id, sha256, size_bytes, name, state) VALUES ($1, $2, 84000, 'ring.stl', 'stored')",
         client.client_id,

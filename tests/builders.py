@@ -42,7 +42,7 @@ from lostwax.kit.auth import ServiceSigner
 from lostwax.kit.kafka import OutgoingRecord
 from lostwax.local.stack import Stack
 from lostwax.mes.handlers import add_operator
-from lostwax.partner_api.handlers import add_client
+from lostwax.partner_api.keys import add_client
 from lostwax.samples.files import binary
 
 NOON = datetime(2026, 11, 2, 12, 0, 0, 123_000, tzinfo=UTC)
@@ -190,11 +190,12 @@ class Operator(httpx.AsyncClient):
     badge: str
 
 
-async def a_partner(stack: Stack, name: str = "Partner & Co") -> Partner:
-    """A new partner, let in as `lostwax partner add` does. The caller closes it."""
+async def a_partner(stack: Stack, name: str = "Partner & Co", *, unlimited: bool = True) -> Partner:
+    """A new partner, let in as `lostwax partner add` does, without a limit on its requests unless a test asks for the
+    usual one. The caller closes it."""
     connection = await asyncpg.connect(stack.env("partner_api")["LOSTWAX_DATABASE_URL"], timeout=5)
     try:
-        client, key = await add_client(connection, name)
+        client, key = await add_client(connection, name, unlimited=unlimited)
     finally:
         await connection.close()
     partner = Partner(base_url=stack.url("partner_api"), headers={"Authorization": f"Bearer {key}"}, timeout=20)

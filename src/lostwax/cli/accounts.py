@@ -28,7 +28,7 @@ def register(app: typer.Typer) -> None:
 
 def add_partner(name: str, stack: StackName = "dev") -> None:
     """Let a partner in; prints its client id and API key."""
-    from lostwax.partner_api.handlers import add_client
+    from lostwax.partner_api.keys import add_client
 
     client, key = _in_database("partner_api", stack, lambda connection: add_client(connection, name))
     typer.echo(f"client {client.client_id}\nkey    {key}")

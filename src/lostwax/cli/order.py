@@ -89,7 +89,7 @@ def _partner(stack: str, console: "Console") -> tuple[str, str]:
     from lostwax.local.places import STACKS, Missing
     from lostwax.local.setup import write_private
     from lostwax.local.stack import Stack, StackFailed
-    from lostwax.partner_api.handlers import add_client
+    from lostwax.partner_api.keys import add_client
 
     try:
         with console.status("looking for the stack"):

@@ -21,7 +21,7 @@ from lostwax.demo.robots import Events, Operator, Partner
 from lostwax.kit.clock import utc_now
 from lostwax.local.stack import Stack
 from lostwax.mes.handlers import add_operator
-from lostwax.partner_api.handlers import add_client
+from lostwax.partner_api.keys import add_client
 from lostwax.samples import Sample, generate
 
 PARTNERS = ("Atelier Nord", "Gold & Grain", "Maison Lune")
@@ -60,7 +60,7 @@ async def admit_cast(
     connection = await asyncpg.connect(stack.env("partner_api")["LOSTWAX_DATABASE_URL"])
     try:
         for name in PARTNERS:
-            client, key = await add_client(connection, name)
+            client, key = await add_client(connection, name, unlimited=True)
             partners.append(Partner(stack.url("partner_api"), key, client.client_id, journal, events))
     finally:
         await connection.close()

@@ -1,5 +1,6 @@
 """Credentials: API keys known by their digest, and calls between services signed with each service's own key."""
 
+import asyncio
 import hashlib
 import secrets
 import time
@@ -32,29 +33,55 @@ def digest_of_key(key: str) -> bytes:
 
 
 class KeyCache(Generic[Holder]):
-    """Who holds a key, remembered for `ttl_s` so that a request costs no query; a withdrawn key works that long."""
+    """Who holds a key, remembered for `ttl_s` so that a request costs no query; a withdrawn key works that long, or
+    until `forget` is called. One query looks a key up, however many requests wait for it."""
 
     def __init__(
         self, look_up: Callable[[bytes], Awaitable[Holder | None]], *, ttl_s: float = 10, most: int = 10_000
     ) -> None:
         self._look_up, self._ttl_s, self._most = look_up, ttl_s, most
         self._known: dict[bytes, tuple[float, Holder]] = {}
+        self._under_way: dict[bytes, asyncio.Task[Holder | None]] = {}
 
     async def holder(self, key: str) -> Holder:
         """Raises BadCredentials for an unknown key."""
         digest = digest_of_key(key)
-        now = time.monotonic()
         hit = self._known.get(digest)
-        if hit is not None and hit[0] > now:
+        if hit is not None and hit[0] > time.monotonic():
             return hit[1]
-        found = await self._look_up(digest)
+        task = self._under_way.get(digest)
+        if task is None:
+            task = self._under_way[digest] = asyncio.create_task(self._find(digest))
+        found = await asyncio.shield(task)
         if found is None:
-            self._known.pop(digest, None)
             raise BadCredentials("this key is not known, or was withdrawn")
-        if len(self._known) >= self._most:
-            self._known.clear()
-        self._known[digest] = (now + self._ttl_s, found)
         return found
+
+    async def _find(self, digest: bytes) -> Holder | None:
+        me = asyncio.current_task()
+        began = time.monotonic()
+        try:
+            found = await self._look_up(digest)
+            # Forgotten meanwhile: what was read may be older than what was heard of, so it answers but is not kept.
+            if self._under_way.get(digest) is me:
+                self._known.pop(digest, None)
+                if found is not None:
+                    if len(self._known) >= self._most:
+                        self._known.clear()
+                    self._known[digest] = (began + self._ttl_s, found)
+            return found
+        finally:
+            if self._under_way.get(digest) is me:
+                del self._under_way[digest]
+
+    def forget(self, digest: bytes | None = None) -> None:
+        """Look this key up again before it is next believed; None: every key."""
+        if digest is None:
+            self._known.clear()
+            self._under_way.clear()
+        else:
+            self._known.pop(digest, None)
+            self._under_way.pop(digest, None)
 
 
 class ServiceSigner:

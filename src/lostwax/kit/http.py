@@ -30,6 +30,11 @@ _ENCODER = msgspec.json.Encoder()
 Endpoint = Callable[..., Awaitable[Response]]
 Check = Callable[[], Awaitable[str | None]]
 """A readiness check: None when well, else what is wrong."""
+Admit = Callable[[Request], Awaitable[None]]
+"""Lets a request in, before its body is read, or raises the Problem that says why not."""
+
+ANSWER_HEADERS = "lostwax.answer_headers"
+"""In a request's ASGI scope: headers that its answer carries, whatever it will be, as ASGI wants them."""
 
 
 class Parameter(msgspec.Struct, frozen=True):
@@ -46,6 +51,7 @@ class Operation(msgspec.Struct, frozen=True):
     """One route. `body` is decoded strictly before `endpoint(request, body)`; without it `endpoint(request)`.
 
     `answers` maps status to the answer's struct (None: no JSON body); `problems` maps status to when it comes.
+    `scope` is what the credential must permit; whoever asks for `auth` with scopes sets `admit` to hold it.
     """
 
     method: str
@@ -57,6 +63,8 @@ class Operation(msgspec.Struct, frozen=True):
     body: type[msgspec.Struct] | None = None
     parameters: tuple[Parameter, ...] = ()
     auth: str | None = None
+    scope: str | None = None
+    admit: Admit | None = None
 
 
 class JsonAnswer(Response):
@@ -145,10 +153,13 @@ class _Endpoint:
 
     def __init__(self, operation: Operation) -> None:
         self._endpoint = operation.endpoint
+        self._admit = operation.admit
         self._decoder = None if operation.body is None else msgspec.json.Decoder(operation.body)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
+        if self._admit is not None:
+            await self._admit(request)
         if self._decoder is None:
             response: Response = await self._endpoint(request)
         else:
@@ -229,7 +240,11 @@ class Outermost:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
-                message["headers"] = [*message["headers"], (b"traceparent", traceparent.encode())]
+                message["headers"] = [
+                    *message["headers"],
+                    (b"traceparent", traceparent.encode()),
+                    *scope.get(ANSWER_HEADERS, ()),
+                ]
             await send(message)
 
         try:
@@ -308,7 +323,7 @@ def openapi(name: str, operations: Sequence[Operation], description: str) -> dic
                 "content": {"application/json": {"schema": schema_of[operation.body]}},
             }
         if operation.auth is not None:
-            entry["security"] = [{operation.auth: []}]
+            entry["security"] = [{operation.auth: [] if operation.scope is None else [operation.scope]}]
         paths.setdefault(operation.path.replace(":path}", "}"), {})[operation.method.lower()] = entry
     return {
         "openapi": "3.1.0",
@@ -339,6 +354,11 @@ def _responses(operation: Operation, schema_of: Mapping[Any, Any]) -> dict[str, 
         }
     if operation.auth is not None:
         problems |= {401: "no or unknown credentials"}
+    if operation.scope is not None:
+        problems |= {
+            403: problems.get(403, f"the credentials are not for this: {operation.scope}"),
+            429: "too many requests; see Retry-After and RateLimit",
+        }
     problems |= {503: problems.get(503, "something needed is away; see Retry-After")}
     for status, when in problems.items():
         responses[str(status)] = {

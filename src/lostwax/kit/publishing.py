@@ -1,17 +1,14 @@
 """How fast each topic may be published: a token bucket for each topic, set through HTTP, kept in the database."""
 
 import asyncio
-import logging
 from collections.abc import Callable, Mapping
 from typing import Annotated
 
-import asyncpg
 import msgspec
 from msgspec import Meta
 
-from lostwax.kit.postgres import UNREACHABLE, OwnConnection, Pool
-
-log = logging.getLogger(__name__)
+from lostwax.kit.listening import follow
+from lostwax.kit.postgres import OwnConnection, Pool
 
 
 class Publishing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -71,7 +68,6 @@ class PublishingLimits:
         self._limits: dict[str, Publishing] = {}
         self._granted: dict[str, float | None] = {}
         self._callbacks: list[Callable[[], None]] = []
-        self._changed = asyncio.Event()
         self._known = asyncio.Event()
 
     async def known(self) -> None:
@@ -106,27 +102,9 @@ class PublishingLimits:
 
     async def run(self) -> None:
         """Follow the table until cancelled."""
-        pause = 0.2
-        while True:
-            try:
-                connection = await asyncpg.connect(self._dsn, timeout=5)
-                try:
-                    lost = asyncio.Event()
-                    connection.add_termination_listener(lambda *_, lost=lost: lost.set())
-                    await connection.add_listener("publishing", lambda *_: self._changed.set())
-                    pause = 0.2
-                    while not lost.is_set():
-                        await self._reload(connection)
-                        await _first_of(self._changed, lost)
-                        self._changed.clear()
-                finally:
-                    await connection.close(timeout=2)
-            except UNREACHABLE as error:
-                log.warning("publishing limits: database away", extra={"error": repr(error)})
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, 5)
+        await follow(self._dsn, "publishing", self._reload)
 
-    async def _reload(self, connection: OwnConnection) -> None:
+    async def _reload(self, connection: OwnConnection, _: object) -> None:
         rows = await connection.fetch("SELECT topic, rate_per_s, burst, paused FROM publishing")
         self._limits = {r["topic"]: Publishing(r["rate_per_s"], r["burst"], r["paused"]) for r in rows}
         self._known.set()
@@ -148,12 +126,3 @@ async def set_limit(pool: Pool, topic: str, limit: Publishing) -> None:
             limit.paused,
         )
         await connection.execute("NOTIFY publishing")
-
-
-async def _first_of(*events: asyncio.Event) -> None:
-    waits = [asyncio.create_task(e.wait()) for e in events]
-    try:
-        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for wait in waits:
-            wait.cancel()

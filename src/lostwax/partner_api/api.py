@@ -25,16 +25,17 @@ from lostwax.contracts.orders import (
     Specification,
     Status,
 )
-from lostwax.kit.auth import BadCredentials, KeyCache, ServiceVerifier
-from lostwax.kit.http import Operation, Parameter, answer, bearer, path_uuid, query
+from lostwax.kit.auth import ServiceVerifier
+from lostwax.kit.http import Operation, Parameter, answer, path_uuid, query
 from lostwax.kit.objects import PresignedUpload, StorageAway
-from lostwax.kit.problems import Problem, not_found, try_later, unauthorized
+from lostwax.kit.problems import Problem, not_found, try_later
 from lostwax.kit.service_calls import SERVICE_AUTH, calling_service
 from lostwax.partner_api import handlers, store
+from lostwax.partner_api.callers import AUTH, calling_client
+from lostwax.partner_api.domain import Scope
 from lostwax.partner_api.handlers import Door, Wish
-from lostwax.partner_api.store import Client, CommandRow, RequestRow
+from lostwax.partner_api.store import CommandRow, RequestRow
 
-AUTH = "api-key"
 _order = msgspec.json.Decoder(Order)
 _request = msgspec.json.Decoder(OrderRequested)
 
@@ -167,23 +168,14 @@ def resend_operation(door: Door, verifier: ServiceVerifier) -> Operation:
     )
 
 
-def operations(door: Door, keys: KeyCache[Client]) -> list[Operation]:
-    async def client_of(request: Request) -> Client:
-        key = bearer(request)
-        if key is None:
-            raise unauthorized("Send your API key: Authorization: Bearer <key>.")
-        try:
-            return await keys.holder(key)
-        except BadCredentials as error:
-            raise unauthorized(str(error)) from None
-
+def operations(door: Door) -> list[Operation]:
     async def register_model(request: Request, body: RegisterModel) -> Response:
-        client = await client_of(request)
+        client = calling_client(request)
         row, upload = await handlers.register_model(door, client, body.name, body.size_bytes, body.sha256)
         return answer(_model_view(row, upload), 201 if upload else 200)
 
     async def get_model(request: Request) -> Response:
-        client = await client_of(request)
+        client = calling_client(request)
         sha256 = str(request.path_params["sha256"])
         if not re.fullmatch("[0-9a-f]{64}", sha256):
             raise Problem(404, "not-found", "No such model", "A model is named by 64 lower-case hex digits.")
@@ -194,7 +186,7 @@ def operations(door: Door, keys: KeyCache[Client]) -> list[Operation]:
         return answer(_model_view(row, None))
 
     async def submit_order(request: Request, body: SubmitOrder) -> Response:
-        client = await client_of(request)
+        client = calling_client(request)
         key = request.headers.get("idempotency-key")
         if not key or len(key) > 200 or not key.isprintable():
             raise Problem(
@@ -210,11 +202,11 @@ def operations(door: Door, keys: KeyCache[Client]) -> list[Operation]:
         return answer(accepted, 202, {"Location": f"/v1/orders/{order_id}"})
 
     async def get_order(request: Request) -> Response:
-        client = await client_of(request)
+        client = calling_client(request)
         return answer(_order_view(await handlers.own_request(door, client, path_uuid(request, "order_id", "order"))))
 
     async def list_orders(request: Request) -> Response:
-        client = await client_of(request)
+        client = calling_client(request)
         limit = query(request, "limit", Annotated[int, Meta(ge=1, le=200)], 50)
         before = query(request, "after", UUID, None)
         status = query(request, "status", Status, None)
@@ -226,7 +218,7 @@ def operations(door: Door, keys: KeyCache[Client]) -> list[Operation]:
         return answer(OrdersPage(shown, shown[-1].order_id if len(rows) > limit else None))
 
     async def accept_price(request: Request, body: AcceptPrice) -> Response:
-        client = await client_of(request)
+        client = calling_client(request)
         order_id = path_uuid(request, "order_id", "order")
         if not body.amount.is_finite():
             raise Problem(422, "out-of-range", "The amount is out of range", "amount: a number.")
@@ -235,12 +227,12 @@ def operations(door: Door, keys: KeyCache[Client]) -> list[Operation]:
         )
 
     async def cancel_order(request: Request, body: CancelOrder) -> Response:
-        client = await client_of(request)
+        client = calling_client(request)
         order_id = path_uuid(request, "order_id", "order")
         return answer(_command_view(await handlers.cancel_order(door, client, order_id, body.reason)), 202)
 
     async def resubmit_order(request: Request, body: ResubmitOrder) -> Response:
-        client = await client_of(request)
+        client = calling_client(request)
         order_id = path_uuid(request, "order_id", "order")
         changes = {name: value for name, value in msgspec.structs.asdict(body).items() if value is not UNSET}
         with _storage_known_to_be_away():
@@ -249,7 +241,7 @@ def operations(door: Door, keys: KeyCache[Client]) -> list[Operation]:
             )
 
     async def get_command(request: Request) -> Response:
-        client = await client_of(request)
+        client = calling_client(request)
         async with door.pool.acquire() as connection:
             row = await store.command(connection, client.client_id, path_uuid(request, "command_id", "command"))
         if row is None:
@@ -274,6 +266,7 @@ def operations(door: Door, keys: KeyCache[Client]) -> list[Operation]:
             {422: "does not fit, or larger than is taken"},
             body=RegisterModel,
             auth=AUTH,
+            scope=Scope.MODELS_WRITE,
         ),
         Operation(
             "GET",
@@ -283,6 +276,7 @@ def operations(door: Door, keys: KeyCache[Client]) -> list[Operation]:
             {200: ModelView},
             {404: "no such model"},
             auth=AUTH,
+            scope=Scope.MODELS_READ,
         ),
         Operation(
             "POST",
@@ -297,6 +291,7 @@ def operations(door: Door, keys: KeyCache[Client]) -> list[Operation]:
             body=SubmitOrder,
             parameters=(key_header,),
             auth=AUTH,
+            scope=Scope.ORDERS_WRITE,
         ),
         Operation(
             "GET",
@@ -307,6 +302,7 @@ def operations(door: Door, keys: KeyCache[Client]) -> list[Operation]:
             {400: "a parameter is wrong"},
             parameters=page,
             auth=AUTH,
+            scope=Scope.ORDERS_READ,
         ),
         Operation(
             "GET",
@@ -316,6 +312,7 @@ def operations(door: Door, keys: KeyCache[Client]) -> list[Operation]:
             {200: OrderView},
             {404: "no such order"},
             auth=AUTH,
+            scope=Scope.ORDERS_READ,
         ),
         Operation(
             "POST",
@@ -326,6 +323,7 @@ def operations(door: Door, keys: KeyCache[Client]) -> list[Operation]:
             {404: "no such order", 409: "no open price, or not this one"},
             body=AcceptPrice,
             auth=AUTH,
+            scope=Scope.ORDERS_WRITE,
         ),
         Operation(
             "POST",
@@ -336,6 +334,7 @@ def operations(door: Door, keys: KeyCache[Client]) -> list[Operation]:
             {404: "no such order", 409: "just being taken up"},
             body=CancelOrder,
             auth=AUTH,
+            scope=Scope.ORDERS_WRITE,
         ),
         Operation(
             "POST",
@@ -346,6 +345,7 @@ def operations(door: Door, keys: KeyCache[Client]) -> list[Operation]:
             {404: "no such order", 409: "just being taken up, or the model is not there"},
             body=ResubmitOrder,
             auth=AUTH,
+            scope=Scope.ORDERS_WRITE,
         ),
         Operation(
             "GET",
@@ -355,6 +355,7 @@ def operations(door: Door, keys: KeyCache[Client]) -> list[Operation]:
             {200: CommandView},
             {404: "no such command"},
             auth=AUTH,
+            scope=Scope.ORDERS_READ,
         ),
     ]
 

@@ -29,14 +29,14 @@ from lostwax.contracts.orders import (
 )
 from lostwax.kit import outbox
 from lostwax.kit.announcing import NextBatch
-from lostwax.kit.auth import digest_of_key, new_api_key
 from lostwax.kit.coalescer import Coalescer
 from lostwax.kit.objects import Bucket, PresignedUpload
-from lostwax.kit.postgres import Connection, Pool
+from lostwax.kit.postgres import Pool
 from lostwax.kit.problems import Problem, not_found
 from lostwax.partner_api import hooks, store
+from lostwax.partner_api.domain import Client
 from lostwax.partner_api.hooks_store import clients_with_hooks
-from lostwax.partner_api.store import Client, CommandRow, Intake, ModelRow, RequestRow, Stored
+from lostwax.partner_api.store import CommandRow, Intake, ModelRow, RequestRow, Stored
 
 CHANNEL = "partner_api"
 _REMEMBERED_MODELS = 200_000
@@ -76,14 +76,6 @@ class Door:
         # One statement is one transaction: no BEGIN and COMMIT of our own, no round trips for them.
         async with self.pool.acquire() as connection:
             return await store.store_intakes(connection, intakes)
-
-
-async def add_client(connection: Connection, name: str) -> tuple[Client, str]:
-    """A new client and its first key, which is shown once and kept only as a digest."""
-    client, key = Client(new_id(), name), new_api_key("lwp")
-    async with connection.transaction():
-        await store.add_client(connection, client, digest_of_key(key))
-    return client, key
 
 
 def staging_key(client_id: UUID, sha256: str) -> str:

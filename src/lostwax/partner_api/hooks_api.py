@@ -11,15 +11,14 @@ from starlette.responses import Response
 
 from lostwax.contracts.ids import short_code
 from lostwax.contracts.orders import Order, Status
-from lostwax.kit.auth import BadCredentials, KeyCache
-from lostwax.kit.http import Operation, Parameter, answer, bearer, path_uuid, query
+from lostwax.kit.http import Operation, Parameter, answer, path_uuid, query
 from lostwax.kit.postgres import Pool
-from lostwax.kit.problems import unauthorized
 from lostwax.partner_api import hooks
-from lostwax.partner_api.api import AUTH, OrderView
+from lostwax.partner_api.api import OrderView
+from lostwax.partner_api.callers import AUTH, calling_client
+from lostwax.partner_api.domain import Scope
 from lostwax.partner_api.hooks_sender import Sender
 from lostwax.partner_api.hooks_store import DeliveryRow, Due, Hook
-from lostwax.partner_api.store import Client
 
 _order = msgspec.json.Decoder(Order)
 _encode = msgspec.json.Encoder().encode
@@ -124,43 +123,34 @@ def render(due: Due) -> bytes:
     return _encode(OrderChangedHook("order.changed", step.at, view, transition))
 
 
-def operations(pool: Pool, sender: Sender, keys: KeyCache[Client]) -> list[Operation]:
-    async def client_of(request: Request) -> UUID:
-        key = bearer(request)
-        if key is None:
-            raise unauthorized("Send your API key: Authorization: Bearer <key>.")
-        try:
-            return (await keys.holder(key)).client_id
-        except BadCredentials as error:
-            raise unauthorized(str(error)) from None
-
-    async def wanted(request: Request) -> tuple[UUID, UUID]:
-        return await client_of(request), path_uuid(request, "hook_id", "hook")
+def operations(pool: Pool, sender: Sender) -> list[Operation]:
+    def wanted(request: Request) -> tuple[UUID, UUID]:
+        return calling_client(request).client_id, path_uuid(request, "hook_id", "hook")
 
     async def register_hook(request: Request, body: RegisterHook) -> Response:
-        client_id = await client_of(request)
+        client_id = calling_client(request).client_id
         hook, secret = await hooks.register_hook(pool, sender, client_id, body.url)
         view = NewHook(hook.hook_id, hook.url, hook.created_at, secret)
         return answer(view, 201, {"Location": f"/v1/hooks/{hook.hook_id}"})
 
     async def list_hooks(request: Request) -> Response:
-        return answer(HooksView([_hook_view(h) for h in await hooks.hooks_of(pool, await client_of(request))]))
+        return answer(HooksView([_hook_view(h) for h in await hooks.hooks_of(pool, calling_client(request).client_id)]))
 
     async def get_hook(request: Request) -> Response:
-        return answer(_hook_view(await hooks.own_hook(pool, *await wanted(request))))
+        return answer(_hook_view(await hooks.own_hook(pool, *wanted(request))))
 
     async def remove_hook(request: Request) -> Response:
-        await hooks.remove_hook(pool, *await wanted(request))
+        await hooks.remove_hook(pool, *wanted(request))
         return Response(status_code=204)
 
     async def enable_hook(request: Request) -> Response:
-        return answer(_hook_view(await hooks.enable_hook(pool, *await wanted(request))))
+        return answer(_hook_view(await hooks.enable_hook(pool, *wanted(request))))
 
     async def test_hook(request: Request) -> Response:
-        return answer(_delivery_view(await hooks.send_test(pool, *await wanted(request))), 202)
+        return answer(_delivery_view(await hooks.send_test(pool, *wanted(request))), 202)
 
     async def list_deliveries(request: Request) -> Response:
-        client_id, hook_id = await wanted(request)
+        client_id, hook_id = wanted(request)
         limit = query(request, "limit", Annotated[int, Meta(ge=1, le=200)], 50)
         before = query(request, "after", Annotated[int, Meta(ge=0, le=2**63 - 1)], None)
         order_id = query(request, "order_id", UUID, None)
@@ -181,11 +171,28 @@ def operations(pool: Pool, sender: Sender, keys: KeyCache[Client]) -> list[Opera
             {409: "you have this one already, or too many", 422: "no https URL, or not a public host"},
             body=RegisterHook,
             auth=AUTH,
+            scope=Scope.HOOKS_MANAGE,
         ),
-        Operation("GET", "/v1/hooks", list_hooks, "Your hooks", {200: HooksView}, auth=AUTH),
-        Operation("GET", "/v1/hooks/{hook_id}", get_hook, "One of your hooks", {200: HookView}, no_hook, auth=AUTH),
+        Operation("GET", "/v1/hooks", list_hooks, "Your hooks", {200: HooksView}, auth=AUTH, scope=Scope.HOOKS_MANAGE),
         Operation(
-            "DELETE", "/v1/hooks/{hook_id}", remove_hook, "Be told no more there", {204: None}, no_hook, auth=AUTH
+            "GET",
+            "/v1/hooks/{hook_id}",
+            get_hook,
+            "One of your hooks",
+            {200: HookView},
+            no_hook,
+            auth=AUTH,
+            scope=Scope.HOOKS_MANAGE,
+        ),
+        Operation(
+            "DELETE",
+            "/v1/hooks/{hook_id}",
+            remove_hook,
+            "Be told no more there",
+            {204: None},
+            no_hook,
+            auth=AUTH,
+            scope=Scope.HOOKS_MANAGE,
         ),
         Operation(
             "POST",
@@ -195,6 +202,7 @@ def operations(pool: Pool, sender: Sender, keys: KeyCache[Client]) -> list[Opera
             {200: HookView},
             no_hook,
             auth=AUTH,
+            scope=Scope.HOOKS_MANAGE,
         ),
         Operation(
             "POST",
@@ -204,6 +212,7 @@ def operations(pool: Pool, sender: Sender, keys: KeyCache[Client]) -> list[Opera
             {202: DeliveryView},
             {**no_hook, 409: "the hook is disabled, or a test is under way"},
             auth=AUTH,
+            scope=Scope.HOOKS_MANAGE,
         ),
         Operation(
             "GET",
@@ -220,6 +229,7 @@ def operations(pool: Pool, sender: Sender, keys: KeyCache[Client]) -> list[Opera
                 Parameter("order_id", "query", {"type": "string", "format": "uuid"}, "only of this order"),
             ),
             auth=AUTH,
+            scope=Scope.HOOKS_MANAGE,
         ),
     ]
 

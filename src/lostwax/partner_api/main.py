@@ -6,15 +6,17 @@ from pathlib import Path
 
 from lostwax.kit import logs
 from lostwax.kit.announcing import Announcer
-from lostwax.kit.auth import KeyCache, ServiceSigner
+from lostwax.kit.auth import ServiceSigner
 from lostwax.kit.clock import utc_now
 from lostwax.kit.http import build_app
 from lostwax.kit.objects import Bucket
 from lostwax.kit.one_database import Plumbing, open_database
 from lostwax.kit.postgres import open_pool
+from lostwax.kit.rate_limit import Limit, RateLimiter
 from lostwax.kit.service import run, serve
 from lostwax.kit.settings import read_settings
-from lostwax.partner_api import api, handlers, hooks_api, store, worker
+from lostwax.partner_api import api, handlers, hooks_api, keys_api, worker
+from lostwax.partner_api.callers import Callers
 from lostwax.partner_api.hooks_delivery import Deliverer
 from lostwax.partner_api.hooks_sender import Sender
 from lostwax.partner_api.settings import Settings
@@ -32,11 +34,9 @@ async def serve_partner_api(settings: Settings) -> None:
             now=utc_now,
             largest_model_bytes=settings.largest_model_bytes,
         )
-
-        async def look_up(digest: bytes) -> store.Client | None:
-            async with pool.acquire() as connection:
-                return await store.client_of_key(connection, digest)
-
+        limiter = RateLimiter(settings.redis_url, "rate:")
+        resources.push_async_callback(limiter.close)
+        callers = Callers(pool, limiter, Limit(settings.client_rate_per_s, settings.client_burst), now=utc_now)
         plumbing = Plumbing("partner_api", settings, pool, worker.routes(door))
         signer = ServiceSigner("partner_api", settings.service_key)
         announcer = Announcer(
@@ -59,12 +59,16 @@ async def serve_partner_api(settings: Settings) -> None:
             render=hooks_api.render,
             now=utc_now,
         )
-        keys = KeyCache(look_up)
         app = build_app(
             "partner_api",
             [
-                *api.operations(door, keys),
-                *hooks_api.operations(pool, sender, keys),
+                *callers.guarded(
+                    [
+                        *api.operations(door),
+                        *hooks_api.operations(pool, sender),
+                        *keys_api.operations(pool, utc_now),
+                    ]
+                ),
                 api.resend_operation(door, plumbing.verifier),
                 *plumbing.operations(),
             ],
@@ -76,7 +80,13 @@ async def serve_partner_api(settings: Settings) -> None:
             app,
             host=settings.http_host,
             port=settings.http_port,
-            background=[*plumbing.background(), ("announcer", announcer.run()), ("web hooks", deliverer.run())],
+            background=[
+                *plumbing.background(),
+                ("announcer", announcer.run()),
+                ("web hooks", deliverer.run()),
+                ("callers", callers.follow_changes(settings.database_url)),
+                ("use of keys", callers.tell_use()),
+            ],
         )
 
 

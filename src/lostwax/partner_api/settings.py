@@ -1,6 +1,9 @@
 """Settings of the partner API, from the environment."""
 
+from typing import Annotated
+
 import msgspec
+from msgspec import Meta
 
 from lostwax.kit.objects import S3Settings
 
@@ -16,10 +19,14 @@ class Settings(msgspec.Struct, frozen=True):
     orders_url: str
     service_key: str
     service_keys: str
+    redis_url: str
     http_host: str = "127.0.0.1"
     log_level: str = "INFO"
     instance: str = ""
     largest_model_bytes: int = 300_000_000
+    # Requests a client may send, unless it has a limit of its own: a second in the long run, and at once.
+    client_rate_per_s: Annotated[float, Meta(gt=0)] = 50
+    client_burst: Annotated[int, Meta(ge=1)] = 200
     # Web hooks may go to this machine itself, by http too: for tests and local stacks only.
     hooks_to_loopback: bool = False
 

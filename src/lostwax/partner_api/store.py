@@ -12,11 +12,6 @@ from lostwax.kit.outbox import Message
 from lostwax.kit.postgres import Connection
 
 
-class Client(msgspec.Struct, frozen=True):
-    client_id: UUID
-    name: str
-
-
 class ModelRow(msgspec.Struct, frozen=True):
     sha256: str
     size_bytes: int
@@ -60,24 +55,6 @@ class CommandRow(msgspec.Struct, frozen=True):
     state: str
     code: str | None
     detail: str | None
-
-
-async def add_client(connection: Connection, client: Client, key_digest: bytes) -> None:
-    await connection.execute(
-        "INSERT INTO clients (client_id, name) VALUES ($1, $2) ON CONFLICT (client_id) DO NOTHING",
-        client.client_id,
-        client.name,
-    )
-    await connection.execute("INSERT INTO api_keys (digest, client_id) VALUES ($1, $2)", key_digest, client.client_id)
-
-
-async def client_of_key(connection: Connection, digest: bytes) -> Client | None:
-    row = await connection.fetchrow(
-        "SELECT client_id, name FROM api_keys JOIN clients USING (client_id)"
-        " WHERE digest = $1 AND withdrawn_at IS NULL",
-        digest,
-    )
-    return None if row is None else Client(UUID(int=row["client_id"].int), row["name"])
 
 
 async def register_model(connection: Connection, client_id: UUID, sha256: str, size_bytes: int, name: str) -> ModelRow:

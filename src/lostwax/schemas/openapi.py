@@ -13,7 +13,7 @@ from lostwax.kit.service_calls import publishing_operations
 from lostwax.mes import api as mes
 from lostwax.orders import api as orders
 from lostwax.partner_api import api as partner_api
-from lostwax.partner_api import hooks_api
+from lostwax.partner_api import hooks_api, keys_api
 
 _NOTHING: Any = None
 
@@ -26,8 +26,9 @@ SERVICES: Mapping[str, tuple[str, Callable[[], list[Operation]]]] = {
     "partner_api": (
         "Order pieces from 3D models, as a partner of the workshop.",
         lambda: [
-            *partner_api.operations(_NOTHING, _NOTHING),
-            *hooks_api.operations(_NOTHING, _NOTHING, _NOTHING),
+            *partner_api.operations(_NOTHING),
+            *hooks_api.operations(_NOTHING, _NOTHING),
+            *keys_api.operations(_NOTHING, _NOTHING),
             partner_api.resend_operation(_NOTHING, _NOTHING),
             *_publishing(),
         ],
