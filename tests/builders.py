@@ -14,7 +14,6 @@ from uuid import UUID
 import asyncpg
 import httpx
 import msgspec
-from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 from confluent_kafka import Message as KafkaMessage
 
 from lostwax import samples
@@ -40,6 +39,7 @@ from lostwax.contracts.orders import (
 from lostwax.contracts.pricing import NotPriced, Priced, PriceResult
 from lostwax.kit.auth import ServiceSigner
 from lostwax.kit.kafka import OutgoingRecord
+from lostwax.kit.kafka_reading import read_to_end
 from lostwax.local.stack import Stack
 from lostwax.mes.handlers import add_operator
 from lostwax.partner_api.keys import add_client
@@ -307,27 +307,4 @@ def as_record(topic: str, partition: int, type_name: str, payload: bytes, key: s
 
 def records_of(bootstrap: str, topics: Sequence[str]) -> list[KafkaMessage]:
     """Everything that stands in these topics now, in the order of each partition."""
-    consumer = Consumer(
-        {"bootstrap.servers": bootstrap, "group.id": f"reader-{new_id()}", "enable.auto.commit": False, "log_level": 3}
-    )
-    try:
-        ends: dict[tuple[str, int], int] = {}
-        for topic in topics:
-            for number in consumer.list_topics(topic, timeout=10).topics[topic].partitions:
-                low, high = consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=10)
-                if high > low:
-                    ends[(topic, number)] = high
-        consumer.assign([TopicPartition(t, n, OFFSET_BEGINNING) for t, n in ends])
-        found: list[KafkaMessage] = []
-        deadline = time.monotonic() + 20
-        while ends:
-            assert time.monotonic() < deadline, f"cannot read {list(ends)}"
-            for message in consumer.consume(1000, 0.2):
-                assert message.error() is None, message.error()
-                place = (str(message.topic()), int(message.partition() or 0))
-                found.append(message)
-                if place in ends and int(message.offset() or 0) >= ends[place] - 1:
-                    del ends[place]
-        return found
-    finally:
-        consumer.close()
+    return read_to_end(bootstrap, dict.fromkeys(topics), limit_s=20)

@@ -30,7 +30,7 @@ def sources(service: str) -> str:
 
 
 def test_all_lists_every_topic_once() -> None:
-    names = [topic.name for topic in topics.ALL]
+    names = [topic.name for topic in (*topics.ALL, *topics.TELEMETRY)]
     assert sorted(names) == sorted(CONSTANTS)
     assert len(set(names)) == len(names)
 

@@ -6,14 +6,13 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from lostwax.cli.where import StackName, kafka_address
+
 if TYPE_CHECKING:
     from lostwax.contracts.topics import Topic
     from lostwax.kit.dead import Letter, Letters
     from lostwax.kit.kafka import Publisher
 
-StackName = Annotated[
-    str, typer.Option("--stack", help="Which local stack; with LOSTWAX_KAFKA_BOOTSTRAP set, that broker.")
-]
 TopicName = Annotated[str, typer.Argument(help="E.g. orders.commands, or orders.commands.dead.")]
 Offset = Annotated[int | None, typer.Argument(min=0, help="As `list` shows it.")]
 
@@ -141,7 +140,7 @@ def _chosen(topic: str, offset: int | None, everything: bool, stack: str) -> "tu
     chosen = _topic(topic)
     letters = _read(stack, (chosen,))[chosen]
     meant = list(letters.open.values()) if offset is None else [_one(letters, chosen, offset)]
-    return chosen, meant, Publisher(_bootstrap(stack), client_id="lostwax-dead")
+    return chosen, meant, Publisher(kafka_address(stack), client_id="lostwax-dead")
 
 
 def _topic(name: str) -> "Topic":
@@ -168,21 +167,9 @@ def _read(stack: str, topics: "Sequence[Topic]") -> "dict[Topic, Letters]":
     from lostwax.kit.dead import read
 
     try:
-        return read(_bootstrap(stack), topics)
+        return read(kafka_address(stack), topics)
     except KafkaException as error:
         _give_up(f"Kafka does not answer: {error}")
-
-
-def _bootstrap(stack: str) -> str:
-    from lostwax.local.places import STACKS
-    from lostwax.local.stack import NotRunning, Stack
-
-    if "LOSTWAX_KAFKA_BOOTSTRAP" in os.environ:
-        return os.environ["LOSTWAX_KAFKA_BOOTSTRAP"]
-    try:
-        return Stack.attach(STACKS / stack).env("orders")["LOSTWAX_KAFKA_BOOTSTRAP"]
-    except NotRunning:
-        _give_up(f"no stack {stack} runs: ./lostwax up")
 
 
 def _body(letter: "Letter") -> str:

@@ -16,12 +16,13 @@ def topics(
     bootstrap: Annotated[str | None, typer.Option(help="Default: LOSTWAX_KAFKA_BOOTSTRAP.")] = None,
 ) -> None:
     """Create what is missing of the topics and their dead-letter topics; leaves those that exist as they are."""
-    from lostwax.contracts.topics import ALL
+    from lostwax.contracts.topics import ALL, TELEMETRY
     from lostwax.kit.kafka import ensure_topics
 
     address = bootstrap or os.environ.get("LOSTWAX_KAFKA_BOOTSTRAP")
     if address is None:
         typer.echo("give --bootstrap or set LOSTWAX_KAFKA_BOOTSTRAP", err=True)
         raise typer.Exit(2)
-    ensure_topics(address, ALL, replication=replication)
-    typer.echo(f"{len(ALL)} topics, each with its dead-letter topic")
+    wanted = (*ALL, *TELEMETRY)
+    ensure_topics(address, wanted, replication=replication)
+    typer.echo(f"{len(wanted)} topics, each with its dead-letter topic")

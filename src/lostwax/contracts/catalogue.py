@@ -4,7 +4,9 @@ Unknown fields of a known type are ignored; an unknown type is counted and skipp
 of a known type is dead-lettered. A new member of an enum breaks old readers: it is a v2 beside the v1.
 """
 
+from collections.abc import Callable
 from datetime import datetime
+from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -36,6 +38,22 @@ _BY_NAME = {t.name: t for t in TYPES}
 _BY_STRUCT = {t.struct: t for t in TYPES}
 _DECODERS: dict[str, msgspec.json.Decoder[Any]] = {t.name: msgspec.json.Decoder(t.struct) for t in TYPES}
 _ENCODER = msgspec.json.Encoder()
+
+
+def _subject_getter(struct: type[msgspec.Struct]) -> Callable[[Any], object]:
+    fields = {field.name for field in msgspec.structs.fields(struct)}
+    if "order" in fields:
+        return attrgetter("order.order_id")
+    return attrgetter(next((name for name in _SUBJECTS if name in fields), "__class__.__name__"))
+
+
+_SUBJECTS = ("order_id", "subject_id", "quote_id", "sha256")
+_SUBJECT_OF = {t.struct: _subject_getter(t.struct) for t in TYPES}
+
+
+def subject_of(message: msgspec.Struct) -> str:
+    """Id of what a message is about: its order, else its quote or model."""
+    return str(_SUBJECT_OF[type(message)](message))
 
 
 def type_of(message: msgspec.Struct) -> EventType:

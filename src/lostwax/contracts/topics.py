@@ -47,3 +47,11 @@ ALL: tuple[Topic, ...] = (
     PRICING_HEAVY,
     PRICING_RESULTS,
 )
+
+# OTLP as protobuf, not messages of the catalogue: written by every service, keyed by its name.
+TELEMETRY_LOGS = Topic("telemetry.logs", (), (), partitions=2, by_bucket=False, retention_ms=3 * DAY_MS)
+TELEMETRY_METRICS = Topic("telemetry.metrics", (), (), partitions=2, by_bucket=False, retention_ms=3 * DAY_MS)
+TELEMETRY_TRACES = Topic("telemetry.traces", (), (), partitions=2, by_bucket=False, retention_ms=3 * DAY_MS)
+
+TELEMETRY: tuple[Topic, ...] = (TELEMETRY_LOGS, TELEMETRY_METRICS, TELEMETRY_TRACES)
+"""Beside ALL: lossy by design, with no outbox behind them."""

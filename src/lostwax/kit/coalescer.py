@@ -6,7 +6,12 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
+from lostwax.contracts.metrics import FLUSH_ROWS
+from lostwax.kit import metrics, tracing
+
 log = logging.getLogger(__name__)
+
+_flush_rows = metrics.histogram(FLUSH_ROWS)
 
 Row = TypeVar("Row")
 Answer = TypeVar("Answer")
@@ -52,7 +57,8 @@ class Coalescer(Generic[Row, Answer]):
             task = asyncio.create_task(self._run())
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-        return await future
+        with tracing.span("store together"):
+            return await future
 
     async def drain(self) -> None:
         """Wait until everything submitted so far has been answered."""
@@ -69,6 +75,7 @@ class Coalescer(Generic[Row, Answer]):
             self._idle_flushers += 1
 
     async def _settle(self, taken: Sequence[tuple[Row, asyncio.Future[Answer]]]) -> None:
+        _flush_rows.record(len(taken))
         try:
             answers = await self._flush([row for row, _ in taken])
         except Exception as error:  # noqa: BLE001 - handed to the callers whose rows these are

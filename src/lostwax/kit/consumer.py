@@ -20,10 +20,12 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka import Message as KafkaMessage
 
 from lostwax.contracts import catalogue
+from lostwax.contracts import metrics as measured
 from lostwax.contracts.topics import Topic
-from lostwax.kit import dead, tracing
+from lostwax.kit import dead, metrics, tracing
 from lostwax.kit.clock import utc_now
 from lostwax.kit.kafka import NotPublished, OutgoingRecord, Publisher
+from lostwax.kit.kafka_reading import headers_of
 from lostwax.kit.messages import Burial, DeadWatch, Discarded, Handler, Incoming, Later, Poison
 
 log = logging.getLogger(__name__)
@@ -33,6 +35,12 @@ _HIGH_WATER = 2000
 _LOW_WATER = 500
 _LONE_ATTEMPTS = 6
 _DEAD_PER_MINUTE = 100
+
+_handled = metrics.counter(measured.MESSAGES_HANDLED)
+_failed = metrics.counter(measured.MESSAGES_FAILED)
+_dead = metrics.counter(measured.MESSAGES_DEAD)
+_handling = metrics.histogram(measured.HANDLING)
+_age = metrics.histogram(measured.MESSAGE_AGE)
 
 
 class _LetGo(Exception):
@@ -291,12 +299,18 @@ class Runner:
             if partition.revoked:
                 return
             group = pending[0]
-            tracing.current.set(tracing.child_of(group[0].traceparent))
+            traces = tracing.Batch([(catalogue.subject_of(i.body), i.traceparent) for i in group])
+            traces.enter()
+            began = time.monotonic()
             try:
                 await handler(group)
                 pending.pop(0)
                 self.handled += len(group)
                 pause, attempts = 0.1, 0
+                _handled.add(len(group), partition.topic)
+                _handling.record(time.monotonic() - began, partition.topic)
+                _age.record(time.time() - by_offset[group[0].offset].timestamp()[1] / 1000, partition.topic)
+                traces.finish(f"handle {partition.topic}", messages=len(group))
                 continue
             except Poison as poison:
                 try:
@@ -311,6 +325,8 @@ class Runner:
                     pending = [before] if before else []
                 continue
             except self._later as error:
+                _failed.add(1, partition.topic)
+                traces.finish(f"handle {partition.topic}", error, messages=len(group))
                 log.warning(
                     "waiting",
                     extra={
@@ -322,6 +338,8 @@ class Runner:
                 )
             except Exception as error:
                 # Not of the kinds that waiting cures: find the message that it is about, and bury it in the end.
+                _failed.add(1, partition.topic)
+                traces.finish(f"handle {partition.topic}", error, messages=len(group))
                 log.exception("handler failed", extra={"topic": partition.topic, "messages": len(group)})
                 if len(group) > 1:
                     pending[0:1] = [[i] for i in group]
@@ -349,7 +367,7 @@ class Runner:
         self._for_client.append(partial(self._consumer.store_offsets, offsets=[place]))
 
     async def _decode(self, partition: _Partition, message: KafkaMessage) -> Incoming | None:
-        headers = _text_headers(message)
+        headers = headers_of(message)
         type_name = headers.get("ce_type", "")
         watch = self._dead_watches.get(partition.topic)
         if type_name == dead.DISCARDED and watch is not None:
@@ -398,12 +416,13 @@ class Runner:
         headers |= dead.reasons(code, detail, group=self._group, place=place, at=utc_now())
         key = message.key().decode(errors="replace") if message.key() is not None else None
         if (watch := self._dead_watches.get(partition.topic)) is not None:
-            replayed_from = _text_headers(message).get(dead.REPLAYED_FROM)
+            replayed_from = headers_of(message).get(dead.REPLAYED_FROM)
             burial = Burial(place, partition.number, message.offset(), key or "", replayed_from, body)
             await self._until_done(partition, lambda: watch.before_burial(burial))
         record = OutgoingRecord(topic.dead, key, message.value(), headers)
         await self._until_done(partition, lambda: self._publisher.publish([record]))
         self.dead += 1
+        _dead.add(1, topic.name, code)
         log.error("dead-lettered", extra={"source": place, "code": code, "detail": detail[:500]})
 
     async def _until_done(self, partition: _Partition, work: Callable[[], Awaitable[None]]) -> None:
@@ -420,10 +439,6 @@ class Runner:
                 raise _LetGo
             await asyncio.sleep(pause)
             pause = min(pause * 2, 10.0)
-
-
-def _text_headers(message: KafkaMessage) -> dict[str, str]:
-    return {k: v.decode(errors="replace") for k, v in message.headers() or [] if isinstance(v, bytes)}
 
 
 async def _as_coroutine(awaitable: Awaitable[None]) -> None:

@@ -8,18 +8,17 @@ handler is idempotent. See docs/decisions/0008-dead-letters.md.
 Functions that take a bootstrap address block, and raise KafkaException when the broker does not answer.
 """
 
-import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 import msgspec
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka import Message as KafkaMessage
 
 from lostwax.contracts.catalogue import cloud_headers
 from lostwax.contracts.ids import new_id
 from lostwax.contracts.topics import Topic
 from lostwax.kit.kafka import OutgoingRecord, Publisher
+from lostwax.kit.kafka_reading import read_to_end
 
 SETTLED = "dead.settled.v1"
 """Type of a record in a dead-letter topic that settles the letter named in its header `settles`."""
@@ -33,7 +32,6 @@ REPLAYED_FROM = "replayed_from"
 
 _PREFIX = "dead_"
 _COPY = "#replayed"
-_READ_LIMIT_S = 60
 
 
 class NoSuchLetter(Exception):
@@ -110,43 +108,9 @@ def read(bootstrap: str, topics: Sequence[Topic]) -> dict[Topic, Letters]:
     """All letters of each topic's dead-letter topic. One that does not exist has none."""
     by_name = {topic.dead: topic for topic in topics}
     records: dict[str, list[KafkaMessage]] = {}
-    consumer = Consumer(
-        {
-            "bootstrap.servers": bootstrap,
-            "group.id": "dead-letters",  # never used: no group is joined, nothing is committed
-            "enable.auto.commit": False,
-            "enable.partition.eof": True,
-            "log_level": 3,
-        }
-    )
-    try:
-        for name in by_name:
-            if _holds_any(consumer, name):
-                records[name] = []
-        reading = set(records)
-        consumer.assign([TopicPartition(name, 0, OFFSET_BEGINNING) for name in reading])
-        deadline = time.monotonic() + _READ_LIMIT_S
-        while reading:
-            if time.monotonic() > deadline:
-                raise KafkaException(KafkaError(KafkaError._TIMED_OUT, f"cannot read {', '.join(sorted(reading))}"))
-            for message in consumer.consume(1000, 0.5):
-                if (error := message.error()) is None:
-                    records[message.topic()].append(message)
-                elif error.code() == KafkaError._PARTITION_EOF:
-                    reading.discard(message.topic())
-    finally:
-        consumer.close()
+    for record in read_to_end(bootstrap, dict.fromkeys(by_name)):
+        records.setdefault(str(record.topic()), []).append(record)
     return {topic: _sorted_out(records.get(name, ())) for name, topic in by_name.items()}
-
-
-def _holds_any(consumer: Consumer, name: str) -> bool:
-    try:
-        low, high = consumer.get_watermark_offsets(TopicPartition(name, 0), timeout=10)
-    except KafkaException as error:
-        if error.args[0].code() in (KafkaError._UNKNOWN_PARTITION, KafkaError.UNKNOWN_TOPIC_OR_PART):
-            return False
-        raise
-    return bool(high > low)
 
 
 def _sorted_out(records: Sequence[KafkaMessage]) -> Letters:

@@ -2,6 +2,7 @@
 
 import logging
 import re
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
@@ -13,7 +14,8 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from lostwax.kit import tracing
+from lostwax.contracts.metrics import HTTP_REQUESTS
+from lostwax.kit import metrics, tracing
 from lostwax.kit.coalescer import Overloaded
 from lostwax.kit.postgres import UNREACHABLE
 from lostwax.kit.problems import Problem, ProblemBody, try_later
@@ -27,6 +29,10 @@ BODY_LIMIT = 64 * 1024
 _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 
 _ENCODER = msgspec.json.Encoder()
+_requests = metrics.histogram(HTTP_REQUESTS)
+_ROUTE = "lostwax.route"
+_PROBES = ("/health/", "/metrics")
+"""Asked every second by machines: they are no part of a service's rate."""
 Endpoint = Callable[..., Awaitable[Response]]
 Check = Callable[[], Awaitable[str | None]]
 """A readiness check: None when well, else what is wrong."""
@@ -118,7 +124,8 @@ def build_app(
     extra_routes: Sequence[BaseRoute] = (),
     description: str = "",
 ) -> ASGIApp:
-    """The service's ASGI application: its operations, health, OpenAPI at /openapi.json, problems for every error."""
+    """The service's ASGI application: its operations, health, OpenAPI at /openapi.json, Prometheus text at /metrics,
+    problems for every error."""
 
     async def live(_: Request) -> Response:
         return answer({"service": name, "live": True})
@@ -131,6 +138,9 @@ def build_app(
             200 if well else 503,
         )
 
+    async def metrics_text(_: Request) -> Response:
+        return Response(metrics.prometheus_text(name), media_type="text/plain; version=0.0.4")
+
     document = _ENCODER.encode(openapi(name, operations, description))
 
     async def openapi_document(_: Request) -> Response:
@@ -141,6 +151,7 @@ def build_app(
             Route("/health/live", live),
             Route("/health/ready", ready),
             Route("/openapi.json", openapi_document),
+            Route("/metrics", metrics_text),
             *[Route(o.path, _Endpoint(o), methods=[o.method]) for o in operations],
             *extra_routes,
         ]
@@ -154,9 +165,11 @@ class _Endpoint:
     def __init__(self, operation: Operation) -> None:
         self._endpoint = operation.endpoint
         self._admit = operation.admit
+        self._route = operation.path
         self._decoder = None if operation.body is None else msgspec.json.Decoder(operation.body)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope[_ROUTE] = self._route
         request = Request(scope, receive)
         if self._admit is not None:
             await self._admit(request)
@@ -217,7 +230,8 @@ def _too_large(limit: int) -> Problem:
 
 
 class Outermost:
-    """Joins or starts the trace of a request, and turns every error into a problem; what nobody foresaw is logged."""
+    """Joins or starts the trace of a request, times it, and turns every error into a problem; what nobody foresaw is
+    logged."""
 
     def __init__(self, app: ASGIApp, service: str) -> None:
         self._app, self._service = app, service
@@ -234,12 +248,13 @@ class Outermost:
                 incoming = value.decode("latin-1")
         traceparent = tracing.child_of(incoming)
         token = tracing.current.set(traceparent)
-        started = False
+        started_ns = time.time_ns()
+        status = 0
 
         async def send_traced(message: Message) -> None:
-            nonlocal started
+            nonlocal status
             if message["type"] == "http.response.start":
-                started = True
+                status = message["status"]
                 message["headers"] = [
                     *message["headers"],
                     (b"traceparent", traceparent.encode()),
@@ -250,11 +265,24 @@ class Outermost:
         try:
             await self._app(scope, receive, send_traced)
         except Exception as error:
-            if started:
+            if status:
                 raise
             await self._problem(error, scope).response()(scope, receive, send_traced)
         finally:
             tracing.current.reset(token)
+            self._timed(scope, status, started_ns, traceparent, incoming)
+
+    def _timed(self, scope: Scope, status: int, started_ns: int, traceparent: str, incoming: str | None) -> None:
+        ended_ns = time.time_ns()
+        method, route = scope["method"], scope.get(_ROUTE, "")
+        if not route and scope["path"].startswith(_PROBES):
+            return
+        _requests.record((ended_ns - started_ns) / 1e9, method, route, str(status))
+        if tracing.sampled(traceparent) or status >= 500:
+            attributes = {"http.request.method": method, "http.route": route, "http.response.status_code": status}
+            error = f"answered {status}" if status >= 500 or not status else None
+            name = f"{method} {route or scope['path']}"
+            tracing.record(tracing.Span(name, "server", traceparent, incoming, started_ns, ended_ns, attributes, error))
 
     def _problem(self, error: Exception, scope: Scope) -> Problem:
         if isinstance(error, Problem):

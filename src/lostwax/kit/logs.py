@@ -30,10 +30,15 @@ class JsonFormatter(logging.Formatter):
         }
         if (trace := tracing.trace_id()) is not None:
             entry["trace"] = trace
-        entry.update((k, v) for k, v in record.__dict__.items() if k not in _PLAIN)
+        entry |= extra_fields(record)
         if record.exc_info:
             entry["exception"] = self.formatException(record.exc_info)
         return self._encoder.encode(entry).decode()
+
+
+def extra_fields(record: logging.LogRecord) -> dict[str, Any]:
+    """What was passed as `extra=`."""
+    return {name: value for name, value in record.__dict__.items() if name not in _PLAIN}
 
 
 def configure(service: str, level: str) -> None:

@@ -1,11 +1,13 @@
 """S3: the data path by obstore, presigned links by botocore (which binds headers to the signature)."""
 
 import base64
+import functools
 import hashlib
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 from urllib.parse import quote
 
 import msgspec
@@ -15,7 +17,37 @@ from botocore.session import get_session
 from obstore.exceptions import BaseError, NotFoundError
 from obstore.store import S3Store
 
+from lostwax.contracts.metrics import STORAGE_CALLS
+from lostwax.kit import metrics, tracing
+
 LINK_LIFETIME_S = 15 * 60
+
+_calls = metrics.histogram(STORAGE_CALLS)
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _timed(operation: str) -> Callable[[Callable[P, Awaitable[T]]], Callable[P, Coroutine[Any, Any, T]]]:
+    """A call of the store is measured, and a span of its trace."""
+
+    def measured(call: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[Any, Any, T]]:
+        @functools.wraps(call)
+        async def timed(*args: P.args, **kwargs: P.kwargs) -> T:
+            began = time.monotonic()
+            outcome = "failed"
+            try:
+                with tracing.span(f"{operation} s3", "client"):
+                    done = await call(*args, **kwargs)
+                outcome = "done"
+                return done
+            finally:
+                _calls.record(time.monotonic() - began, operation, outcome)
+
+        return timed
+
+    return measured
 
 
 class S3Settings(msgspec.Struct, frozen=True):
@@ -106,6 +138,7 @@ class Bucket:
         )
         return url
 
+    @_timed("head")
     async def size(self, key: str) -> int | None:
         """Length of the object in bytes, or None when there is none. Raises StorageAway."""
         try:
@@ -115,6 +148,7 @@ class Bucket:
         except BaseError as error:
             raise StorageAway(str(error)) from error
 
+    @_timed("get")
     async def download(self, key: str, target: Path, *, at_most: int) -> str:
         """Write the object to `target` and return the sha-256 of what was written.
 
@@ -137,6 +171,7 @@ class Bucket:
             raise StorageAway(str(error)) from error
         return digest.hexdigest()
 
+    @_timed("put")
     async def upload(self, key: str, source: Path) -> None:
         """Store the file under `key`, replacing what is there. Raises StorageAway."""
         try:
@@ -144,6 +179,7 @@ class Bucket:
         except BaseError as error:
             raise StorageAway(str(error)) from error
 
+    @_timed("delete")
     async def delete(self, key: str) -> None:
         """Delete the object; none there is fine. Raises StorageAway."""
         try:

@@ -43,7 +43,7 @@ def message(
         key=str(key),
         type=catalogue.type_of(body).name,
         message_id=message_id or new_id(),
-        traceparent=traceparent or tracing.current.get(),
+        traceparent=traceparent or tracing.of(catalogue.subject_of(body)),
         payload=catalogue.encode(body),
     )
 

@@ -3,13 +3,19 @@
 import asyncio
 import hashlib
 import logging
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import asyncpg
 
+from lostwax.contracts.metrics import DATABASE_CALLS
+from lostwax.kit import metrics, tracing
+
 log = logging.getLogger(__name__)
+
+_calls = metrics.histogram(DATABASE_CALLS)
 
 if TYPE_CHECKING:
     # Only the stubs know these classes as generic.
@@ -21,6 +27,9 @@ else:
     Connection = asyncpg.Connection | asyncpg.pool.PoolConnectionProxy
     Pool = asyncpg.Pool
 
+_STATEMENT_SHOWN = 300
+_POOLS_OWN = ("SELECT pg_advisory_unlock_all()", "SELECT\n    t.oid")
+"""How the driver's own statements begin: a connection going back to its pool, types being looked up."""
 KIT_MIGRATIONS = Path(__file__).parent / "migrations"
 _MIGRATION_LOCK = 7_300_001
 
@@ -52,7 +61,31 @@ async def open_pool(dsn: str, *, name: str, size: int = 10) -> Pool:
         command_timeout=30,
         timeout=5,
         server_settings={"application_name": name, "jit": "off"},
+        init=_watch_calls,
     )
+
+
+async def _watch_calls(connection: OwnConnection) -> None:
+    connection.add_query_logger(_call_done)
+
+
+def _call_done(call: "asyncpg.connection.LoggedQuery") -> None:
+    """Runs on the event loop just after the statement, in the context of who sent it."""
+    if call.query.lstrip().startswith(_POOLS_OWN):
+        return
+    verb = call.query.split(None, 1)[0].rstrip(";").upper()
+    _calls.record(call.elapsed, verb)
+    parent = tracing.current.get()
+    if tracing.sampled(parent) or (call.exception is not None and parent is not None):
+        error = None if call.exception is None else repr(call.exception)
+        ended_ns = time.time_ns()
+        started_ns = ended_ns - int(call.elapsed * 1e9)
+        statement = " ".join(call.query.split())[:_STATEMENT_SHOWN]
+        attributes = {"db.system.name": "postgresql", "db.query.text": statement}
+        tracing.record(
+            tracing.Span(f"{verb} postgresql", "client", tracing.child_of(parent), parent, started_ns, ended_ns,
+                         attributes, error)
+        )  # fmt: skip
 
 
 async def migrate(dsn: str, folder: Path | None, *, wait_s: float = 60) -> int:

@@ -13,7 +13,9 @@ from collections.abc import Sequence
 import asyncpg
 
 from lostwax.contracts import catalogue
+from lostwax.contracts import metrics as measured
 from lostwax.contracts.topics import Topic
+from lostwax.kit import metrics, tracing
 from lostwax.kit.kafka import NotPublished, OutgoingRecord, Publisher
 from lostwax.kit.postgres import UNREACHABLE, OwnConnection
 from lostwax.kit.publishing import PublishingLimits, TokenBucket
@@ -23,6 +25,12 @@ log = logging.getLogger(__name__)
 _RELAY_LOCK = 7_300_002
 _BATCH = 1000
 _SAFETY_POLL_S = 30.0
+_MEASURE_EVERY_S = 5.0
+
+_sent = metrics.counter(measured.MESSAGES_SENT)
+_wait = metrics.histogram(measured.OUTBOX_WAIT)
+_depth = metrics.gauge(measured.OUTBOX_DEPTH)
+_oldest = metrics.gauge(measured.OUTBOX_AGE)
 
 
 class Relay:
@@ -48,6 +56,8 @@ class Relay:
         self._share = share
         self._wake = asyncio.Event()
         self._buckets: dict[str, TokenBucket] = {}
+        self._measured_at = 0.0
+        self._held_back = False
         self.published = 0
         self.active = False
         limits.on_change(self._wake.set)
@@ -77,17 +87,37 @@ class Relay:
             connection.add_termination_listener(lambda *_: self._wake.set())
             await connection.execute("SELECT pg_advisory_lock($1)", _RELAY_LOCK)
             self.active = True
+            await self._measure(connection)
             while True:
                 self._wake.clear()
                 busy, next_token_s = False, _SAFETY_POLL_S
+                self._held_back = False
                 for topic in self._topics:
                     sent, wait_s = await self._publish_some(connection, topic)
                     busy = busy or sent == _BATCH
                     next_token_s = min(next_token_s, wait_s)
+                if (busy or self._held_back) and time.monotonic() - self._measured_at > _MEASURE_EVERY_S:
+                    await self._measure(connection)
                 if not busy:
-                    await self._sleep(next_token_s)
+                    if not self._held_back:
+                        self._drained()
+                    await self._sleep(min(next_token_s, _MEASURE_EVERY_S) if self._held_back else next_token_s)
         finally:
             await connection.close(timeout=2)
+
+    async def _measure(self, connection: OwnConnection) -> None:
+        self._measured_at = time.monotonic()
+        row = await connection.fetchrow(
+            "SELECT count(*) AS waiting, coalesce(extract(epoch FROM now() - min(created_at)), 0)::float8 AS age"
+            " FROM outbox"
+        )
+        assert row is not None
+        _depth.set(row["waiting"], self._name)
+        _oldest.set(max(0.0, row["age"]), self._name)
+
+    def _drained(self) -> None:
+        _depth.set(0, self._name)
+        _oldest.set(0, self._name)
 
     async def _sleep(self, seconds: float) -> None:
         # Not wait_for: in Python 3.11 it may lose a cancellation.
@@ -101,6 +131,7 @@ class Relay:
         bucket = self._bucket(topic, now)
         allowed = bucket.available(now, _BATCH)
         if allowed == 0:
+            self._held_back = True
             wait_s = bucket.seconds_to_next()
             return 0, _SAFETY_POLL_S if wait_s is None else max(wait_s, 0.02)
         # No cursor is kept: a row whose transaction commits late has a low id and is simply first next time.
@@ -112,25 +143,38 @@ class Relay:
         )
         if not rows:
             return 0, _SAFETY_POLL_S
+        # In Kafka a message continues its relay's span, which lasts from the transaction to the acknowledgement.
+        traces = [tracing.child_of(t) if tracing.sampled(t := r["traceparent"]) else t for r in rows]
         await self._publisher.publish(
             [
                 OutgoingRecord(
                     topic,
                     r["key"],
                     r["payload"],
-                    catalogue.cloud_headers(
-                        str(r["message_id"]), r["type"], self._service, r["created_at"], r["traceparent"]
-                    ),
+                    catalogue.cloud_headers(str(r["message_id"]), r["type"], self._service, r["created_at"], trace),
                     r["partition"],
                 )
-                for r in rows
+                for r, trace in zip(rows, traces, strict=True)
             ]
         )
+        self._acknowledged(topic, rows, traces)
         await connection.execute("DELETE FROM outbox WHERE topic = $1 AND id = ANY($2)", topic, [r["id"] for r in rows])
         bucket.spend(len(rows))
         self.published += len(rows)
         wait_s = bucket.seconds_to_next() if len(rows) == allowed else None
         return len(rows), _SAFETY_POLL_S if wait_s is None else max(wait_s, 0.02)
+
+    def _acknowledged(self, topic: str, rows: Sequence[asyncpg.Record], traces: Sequence[str | None]) -> None:
+        _sent.add(len(rows), topic)
+        at_ns = time.time_ns()
+        for row, trace in zip(rows, traces, strict=True):
+            created_at = row["created_at"].timestamp()
+            _wait.record(at_ns / 1e9 - created_at, topic)
+            if trace is not None and tracing.sampled(trace):
+                written_ns = int(created_at * 1e9)
+                tracing.record(
+                    tracing.Span(f"send {topic}", "producer", trace, row["traceparent"], written_ns, at_ns, {})
+                )
 
     def _bucket(self, topic: str, now: float) -> TokenBucket:
         limit = self._limits.of(topic)

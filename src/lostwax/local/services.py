@@ -30,6 +30,7 @@ def environment(
         "LOSTWAX_HTTP_HOST": "127.0.0.1",
         "LOSTWAX_HTTP_PORT": str(ports[service]),
         "LOSTWAX_INSTANCE": "local",
+        "LOSTWAX_TRACES_SHARE": "1",
         "LOSTWAX_KAFKA_BOOTSTRAP": f"127.0.0.1:{ports['kafka']}",
         "LOSTWAX_SERVICE_KEY": json.dumps(credentials.service_keys[service]),
         "LOSTWAX_SERVICE_KEYS": credentials.public_keys(),

@@ -7,6 +7,7 @@ from uuid import UUID
 
 from lostwax.contracts import topics
 from lostwax.contracts.ids import derived_id, new_id
+from lostwax.contracts.metrics import CLAIMS, LIST_PAGES
 from lostwax.contracts.orders import (
     Action,
     Actor,
@@ -23,7 +24,7 @@ from lostwax.contracts.orders import (
     StartManufacturing,
     Status,
 )
-from lostwax.kit import outbox
+from lostwax.kit import metrics, outbox
 from lostwax.kit.auth import digest_of_key, new_api_key
 from lostwax.kit.postgres import Connection, Pool
 from lostwax.kit.problems import Problem, not_found
@@ -31,6 +32,9 @@ from lostwax.mes import store
 from lostwax.mes.clients import Lists, Snapshot, Untrusted
 from lostwax.mes.domain import Card, ListName, Placed
 from lostwax.mes.store import ClaimRow, Operator, StepRow
+
+_claims = metrics.counter(CLAIMS)
+_pages = metrics.counter(LIST_PAGES)
 
 TAKABLE = (Status.MANUFACTURING_APPROVED, Status.REWORK)
 
@@ -73,8 +77,11 @@ async def list_page(
 ) -> tuple[list[Card], str]:
     """A page of a list, and where it came from: `redis`, or `database` while Redis is not to be trusted."""
     try:
-        return await workshop.lists.page(list_name, after, limit), "redis"
+        cards = await workshop.lists.page(list_name, after, limit)
+        _pages.add(1, list_name, "redis")
+        return cards, "redis"
     except Untrusted:
+        _pages.add(1, list_name, "database")
         async with workshop.pool.acquire() as connection:
             placed = await store.page(connection, list_name.value, after, limit)
         return [p.card for p in placed], "database"
@@ -108,12 +115,14 @@ async def claim_order(workshop: Workshop, operator: Operator, order_id: UUID) ->
                 raise Problem(409, "claim-voided", "This order was being taken", "Look at the list again.")
             raise _taken(winner, operator)
         mine = await store.claim(connection, claim_id)
+    _claims.add(1, "won")
     await workshop.show([order_id])
     assert mine is not None
     return mine
 
 
 def _taken(winner: ClaimRow, operator: Operator) -> Problem:
+    _claims.add(1, "lost")
     yours = winner.operator_id == operator.operator_id
     return Problem(
         409,

@@ -4,7 +4,7 @@ import os
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-from lostwax.kit import logs
+from lostwax.kit import telemetry
 from lostwax.kit.auth import KeyCache, ServiceSigner
 from lostwax.kit.clock import utc_now
 from lostwax.kit.http import build_app
@@ -19,8 +19,8 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 
 
 async def serve_mes(settings: Settings) -> None:
-    logs.configure("mes", settings.log_level)
     async with AsyncExitStack() as resources:
+        await resources.enter_async_context(telemetry.running("mes", settings))
         pool = await open_database("mes", settings, MIGRATIONS, resources)
         lists = Lists(settings.redis_url, handlers.snapshot_of(pool))
         resources.push_async_callback(lists.close)

@@ -13,4 +13,6 @@ class Settings(msgspec.Struct, frozen=True):
     service_keys: str
     http_host: str = "127.0.0.1"
     log_level: str = "INFO"
+    telemetry: bool = True
+    traces_share: float = 0.1
     instance: str = ""

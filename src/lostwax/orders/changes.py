@@ -8,16 +8,20 @@ from uuid import UUID
 import msgspec
 
 from lostwax.contracts import topics
+from lostwax.contracts.metrics import COMMANDS_DECIDED, ORDER_STEPS
 from lostwax.contracts.models import ModelNeeded
 from lostwax.contracts.orders import Command, Order, OrderChanged, Outcome, Resubmit, Status
 from lostwax.contracts.pricing import PriceRequest, PriceResult, Tariff
-from lostwax.kit import outbox
+from lostwax.kit import metrics, outbox
 from lostwax.kit.objects import Bucket
 from lostwax.kit.outbox import Message
 from lostwax.kit.postgres import Connection
 from lostwax.kit.shards import ShardMap
 from lostwax.orders import domain, store
 from lostwax.orders.store import Entry
+
+_steps = metrics.counter(ORDER_STEPS)
+_decided = metrics.counter(COMMANDS_DECIDED)
 
 
 class Orders:
@@ -133,6 +137,7 @@ class Changes:
                 detail=detail,
             )
             outcomes.append(outcome)
+            _decided.add(1, type(command.action).__name__, code or "accepted")
             self.messages.append(outbox.message(topics.ORDER_OUTCOMES, command.order_id, outcome))
             entry = self.entries[command.order_id]
             if entry.kept_price is not None and entry.order.status is Status.SUBMITTED:
@@ -143,6 +148,8 @@ class Changes:
         await store.update_orders(connection, [self.entries[i] for i in sorted(self.touched)])
         await store.insert_history(connection, self.versions)
         await outbox.add(connection, self.messages)
+        for order in self.versions:
+            _steps.add(1, order.transition.source or "", order.transition.target)
 
 
 def load_tariff(version: str) -> Tariff:

@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 from lostwax.contracts import topics
-from lostwax.kit import logs
+from lostwax.kit import telemetry
 from lostwax.kit.auth import ServiceSigner, ServiceVerifier
 from lostwax.kit.clock import utc_now
 from lostwax.kit.consumer import Runner
@@ -54,8 +54,8 @@ async def _prepare_when_back(shards: Sequence[Shard], shard_map: ShardMap) -> No
 
 
 async def serve_orders(settings: Settings) -> None:
-    logs.configure("orders", settings.log_level)
     async with AsyncExitStack() as resources:
+        await resources.enter_async_context(telemetry.running("orders", settings))
         await migrate(settings.control_url, None)
         control = await resources.enter_async_context(await open_pool(settings.control_url, name="orders", size=3))
         shards = []

@@ -20,6 +20,8 @@ class Settings(msgspec.Struct, frozen=True):
     http_host: str = "127.0.0.1"
     tariff: str = "2026-11"
     log_level: str = "INFO"
+    telemetry: bool = True
+    traces_share: float = 0.1
     instance: str = ""
     largest_model_bytes: int = 300_000_000
 

@@ -11,6 +11,7 @@ import msgspec
 
 from lostwax.contracts import topics
 from lostwax.contracts.ids import derived_id, new_id
+from lostwax.contracts.metrics import ORDERS_ACCEPTED
 from lostwax.contracts.models import ModelStored, ModelUploaded
 from lostwax.contracts.orders import (
     Action,
@@ -27,7 +28,7 @@ from lostwax.contracts.orders import (
     Specification,
     Status,
 )
-from lostwax.kit import outbox
+from lostwax.kit import metrics, outbox
 from lostwax.kit.announcing import NextBatch
 from lostwax.kit.coalescer import Coalescer
 from lostwax.kit.objects import Bucket, PresignedUpload
@@ -43,6 +44,7 @@ _REMEMBERED_MODELS = 200_000
 _order = msgspec.json.Decoder(Order)
 _requested = msgspec.json.Decoder(OrderRequested)
 _encode = msgspec.json.Encoder().encode
+_accepted = metrics.counter(ORDERS_ACCEPTED)
 
 
 class Wish(msgspec.Struct, frozen=True):
@@ -136,6 +138,8 @@ async def submit_order(
             message=message,
         )
     )
+    if stored.order_id == requested.order_id:
+        _accepted.add(1, CHANNEL)
     return _if_the_same(stored, request_hash)
 
 

@@ -4,7 +4,7 @@ import os
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-from lostwax.kit import logs
+from lostwax.kit import telemetry
 from lostwax.kit.announcing import Announcer
 from lostwax.kit.auth import ServiceSigner
 from lostwax.kit.clock import utc_now
@@ -25,8 +25,8 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 
 
 async def serve_partner_api(settings: Settings) -> None:
-    logs.configure("partner_api", settings.log_level)
     async with AsyncExitStack() as resources:
+        await resources.enter_async_context(telemetry.running("partner_api", settings))
         pool = await open_database("partner_api", settings, MIGRATIONS, resources)
         door = handlers.Door(
             pool,

@@ -22,6 +22,8 @@ class Settings(msgspec.Struct, frozen=True):
     redis_url: str
     http_host: str = "127.0.0.1"
     log_level: str = "INFO"
+    telemetry: bool = True
+    traces_share: float = 0.1
     instance: str = ""
     largest_model_bytes: int = 300_000_000
     # Requests a client may send, unless it has a limit of its own: a second in the long run, and at once.

@@ -7,6 +7,7 @@ from tempfile import NamedTemporaryFile
 
 from lostwax.contracts.orders import Geometry, ModelRef, PriceFailure
 from lostwax.contracts.pricing import NotPriced, Priced, PriceRequest, PriceResult
+from lostwax.kit import tracing
 from lostwax.kit.objects import Bucket, NoSuchObject, TooLong
 from lostwax.pricing import domain
 from lostwax.pricing.measure import MeasuredModels, ModelUnreadable, scaled
@@ -65,7 +66,8 @@ class Pricer:
                 digest = await self._models.download(model.sha256, path, at_most=model.size_bytes)
                 if digest != model.sha256:
                     return _store_at_fault("its content has changed")
-                measured: Geometry | PriceFailure = await self._sandbox.measure(path)
+                with tracing.span("measure", size_bytes=model.size_bytes):
+                    measured: Geometry | PriceFailure = await self._sandbox.measure(path)
             except NoSuchObject:
                 return _store_at_fault("it is not there")
             except TooLong:

@@ -3,7 +3,7 @@
 import os
 from contextlib import AsyncExitStack
 
-from lostwax.kit import logs
+from lostwax.kit import telemetry
 from lostwax.kit.consumer import Runner
 from lostwax.kit.http import build_app
 from lostwax.kit.kafka import Publisher
@@ -17,8 +17,8 @@ from lostwax.pricing.settings import Settings
 
 
 async def serve_pricing(settings: Settings) -> None:
-    logs.configure("pricing", settings.log_level)
     async with AsyncExitStack() as resources:
+        await resources.enter_async_context(telemetry.running("pricing", settings))
         sandbox = Sandbox(settings.jobs_at_once)
         resources.push_async_callback(sandbox.close)
         await sandbox.start()

@@ -14,6 +14,8 @@ class Settings(msgspec.Struct, frozen=True):
     models_bucket: str
     http_host: str = "127.0.0.1"
     log_level: str = "INFO"
+    telemetry: bool = True
+    traces_share: float = 0.1
     instance: str = ""
     jobs_at_once: int = 2
 

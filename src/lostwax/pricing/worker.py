@@ -2,19 +2,23 @@
 the answers of one job are all the same."""
 
 import asyncio
+import time
 from collections.abc import Mapping, Sequence
 from uuid import UUID
 
 from lostwax.contracts import catalogue, topics
 from lostwax.contracts.ids import bucket_of, derived_id, partition_of
-from lostwax.contracts.pricing import PriceResult
+from lostwax.contracts.metrics import PRICES
+from lostwax.contracts.pricing import Priced, PriceResult
 from lostwax.contracts.topics import Topic
-from lostwax.kit import tracing
+from lostwax.kit import metrics, tracing
 from lostwax.kit.clock import utc_now
 from lostwax.kit.coalescer import Coalescer
 from lostwax.kit.kafka import OutgoingRecord, Publisher
 from lostwax.kit.messages import Handler, Incoming, Later
 from lostwax.pricing.handlers import Pricer
+
+_prices = metrics.histogram(PRICES)
 
 
 def routes(pricer: Pricer, publisher: Publisher) -> Mapping[Topic, Handler]:
@@ -26,12 +30,17 @@ def routes(pricer: Pricer, publisher: Publisher) -> Mapping[Topic, Handler]:
 
     def lane(heavy: bool) -> Handler:
         async def one(incoming: Incoming) -> None:
-            tracing.current.set(tracing.child_of(incoming.traceparent))
+            # In a task of its own: the batch's trace is not this job's.
+            tracing.current.set(tracing.of(catalogue.subject_of(incoming.body)))
+            began = time.monotonic()
             try:
-                result = await pricer.price(incoming.body, heavy=heavy)
+                with tracing.span("price", lane="heavy" if heavy else "quick"):
+                    result = await pricer.price(incoming.body, heavy=heavy)
             except RuntimeError as error:
                 raise Later(str(error)) from error
             await results.submit(_record(result))
+            outcome = "priced" if isinstance(result.result, Priced) else result.result.failure.code
+            _prices.record(time.monotonic() - began, "heavy" if heavy else "quick", outcome)
 
         async def handle_batch(batch: Sequence[Incoming]) -> None:
             done = await asyncio.gather(*(asyncio.create_task(one(i)) for i in batch), return_exceptions=True)

@@ -55,4 +55,4 @@ def _ensure_topics(bootstrap: str) -> None:
     from lostwax.kit.kafka import ensure_topics
 
     # a short limit: a thread cannot be cancelled, and the supervisor's end waits for it
-    ensure_topics(bootstrap, topics.ALL, timeout_s=5)
+    ensure_topics(bootstrap, (*topics.ALL, *topics.TELEMETRY), timeout_s=5)
