@@ -280,6 +280,14 @@ async def an_approved_order(partner: Partner, model: str | None = None, **change
     return order_id
 
 
+def problem(response: httpx.Response, status: int, code: str) -> dict[str, Any]:
+    """The problem that a response must be."""
+    assert response.headers["content-type"] == "application/problem+json", response.text
+    body: dict[str, Any] = response.json()
+    assert (response.status_code, body["type"], body["status"]) == (status, f"/problems/{code}", status), body
+    return body
+
+
 async def wait_for(condition: Callable[[], Any | Awaitable[Any]], seconds: float = 20) -> Any:
     """The first true value of `condition`, a plain or async function asked again and again. Fails after `seconds`."""
     deadline = time.monotonic() + seconds

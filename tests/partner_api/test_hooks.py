@@ -24,6 +24,7 @@ from tests.builders import (
     an_uploaded_model,
     as_record,
     order_at,
+    problem,
     service_token,
     submit,
     wait_for,
@@ -172,10 +173,6 @@ async def the_log(partner: Partner, hook: dict[str, Any], **query: Any) -> list[
     assert response.status_code == 200, response.text
     deliveries: list[dict[str, Any]] = response.json()["deliveries"]
     return deliveries
-
-
-def problem(response: httpx.Response, status: int, code: str) -> None:
-    assert (response.status_code, response.json()["type"]) == (status, f"/problems/{code}"), response.text
 
 
 async def cancelled(partner: Partner, order_id: str) -> None:

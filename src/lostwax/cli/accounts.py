@@ -1,4 +1,4 @@
-"""`partner add` and `operator add`: who may come in. Keys and badges are shown once."""
+"""`operator add`: who may work in the workshop. Badges are shown once."""
 
 import asyncio
 import os
@@ -19,30 +19,20 @@ StackName = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this file."""
-    partner, operator = typer.Typer(no_args_is_help=True), typer.Typer(no_args_is_help=True)
-    partner.command("add")(add_partner)
+    operator = typer.Typer(no_args_is_help=True)
     operator.command("add")(add_operator)
-    app.add_typer(partner, name="partner", help="Partners and their API keys.")
     app.add_typer(operator, name="operator", help="Operators and their badges.")
-
-
-def add_partner(name: str, stack: StackName = "dev") -> None:
-    """Let a partner in; prints its client id and API key."""
-    from lostwax.partner_api.keys import add_client
-
-    client, key = _in_database("partner_api", stack, lambda connection: add_client(connection, name))
-    typer.echo(f"client {client.client_id}\nkey    {key}")
 
 
 def add_operator(name: str, stack: StackName = "dev") -> None:
     """Let an operator in; prints the badge that they sign in with."""
     from lostwax.mes import handlers
 
-    operator, badge = _in_database("mes", stack, lambda connection: handlers.add_operator(connection, name))
+    operator, badge = in_database("mes", stack, lambda connection: handlers.add_operator(connection, name))
     typer.echo(f"operator {operator.operator_id}\nbadge    {badge}")
 
 
-def _in_database(service: str, stack: str, work: "Callable[[Connection], Awaitable[T]]") -> T:
+def in_database(service: str, stack: str, work: "Callable[[Connection], Awaitable[T]]") -> T:
     """Run `work` on the service's database: LOSTWAX_DATABASE_URL's, else the local stack's."""
     import asyncpg
 

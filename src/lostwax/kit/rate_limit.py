@@ -70,6 +70,7 @@ class _Bucket:
     """
 
     __slots__ = (
+        "_last_block",
         "_policy",
         "asked",
         "asked_since",
@@ -88,7 +89,7 @@ class _Bucket:
         self.held, self.held_until = 0, 0.0
         self.left, self.left_at = float(limit.burst), now
         self.asked, self.asked_since = 0, now
-        self.waiting = 0
+        self.waiting, self._last_block = 0, 1
         self.empty_until = 0.0
         self.leasing: asyncio.Task[None] | None = None
         window_s = max(1, round(limit.burst / limit.rate_per_s))
@@ -98,10 +99,14 @@ class _Bucket:
         return min(float(self.limit.burst), self.left + (now - self.left_at) * self.limit.rate_per_s)
 
     def block(self, now: float) -> int:
-        """How many tokens to lease: for those who wait, and for what 100 ms will bring if it goes on as it did."""
-        per_s = self.asked / max(_BLOCK_S, now - self.asked_since)
+        """How many tokens to lease: for those who wait, and for what 100 ms will bring if it goes on as it did. Not
+        much more than last time, for one quick pair of requests is no flood, and never so much that it is missed when
+        it is forgotten."""
+        wished = round(self.asked / max(1e-6, now - self.asked_since) * _BLOCK_S)
+        most = max(self.limit.burst // 8, round(self.limit.rate_per_s * _BLOCK_S))
         self.asked, self.asked_since = 0, now
-        return max(1, min(self.limit.burst, max(self.waiting, round(per_s * _BLOCK_S))))
+        self._last_block = max(1, self.waiting, min(wished, 2 * self._last_block, most))
+        return min(self.limit.burst, self._last_block)
 
     def take_lease(self, wanted: int, granted: int, left: float, now: float) -> None:
         self.held = granted + (self.held if now < self.held_until else 0)
