@@ -39,7 +39,7 @@ from lostwax.contracts.orders import OrderChanged
 from lostwax.kit.kafka import Publisher
 from lostwax.kit.objects import Bucket, S3Settings
 from lostwax.local.stack import Stack
-from lostwax.partner_api.handlers import staging_key
+from lostwax.partner_api.models import staging_key
 
 
 @pytest.fixture(scope="module")

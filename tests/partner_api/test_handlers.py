@@ -14,9 +14,10 @@ from lostwax.contracts.orders import ModelRef
 from lostwax.kit.postgres import open_pool
 from lostwax.kit.problems import Problem
 from lostwax.partner_api import api, handlers
+from lostwax.partner_api.domain import Client
 from lostwax.partner_api.handlers import Door, Wish
 from lostwax.partner_api.main import MIGRATIONS
-from lostwax.partner_api.store import Client
+from lostwax.partner_api.models import Models
 
 CLIENT = Client(new_id(), "Partner & Co")
 
@@ -24,7 +25,7 @@ CLIENT = Client(new_id(), "Partner & Co")
 @pytest.fixture
 async def door(new_database: NewDatabase) -> AsyncIterator[Door]:
     pool = await open_pool(await new_database(MIGRATIONS), name="test", size=4)
-    yield Door(pool, None, now=lambda: NOON, largest_model_bytes=1_000_000)  # type: ignore[arg-type]
+    yield Door(pool, Models(pool, None, largest_model_bytes=1_000_000), now=lambda: NOON)  # type: ignore[arg-type]
     await pool.close()
 
 
@@ -46,7 +47,7 @@ def a_wish(**changes: Any) -> Wish:
 
 async def test_an_order_sent_again_after_its_deadline_gets_its_first_answer(door: Door) -> None:
     wish = a_wish()
-    door.usable[(CLIENT.client_id, wish.model)] = ModelRef(wish.model, 84, "ring.stl")
+    door.models.usable[(CLIENT.client_id, wish.model)] = ModelRef(wish.model, 84, "ring.stl")
     first = await handlers.submit_order(door, CLIENT, "k", wish, check=api._check)
     door.now = lambda: NOON + timedelta(days=3)
     assert await handlers.submit_order(door, CLIENT, "k", wish, check=api._check) == first

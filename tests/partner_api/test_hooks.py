@@ -537,7 +537,7 @@ async def test_a_batch_may_be_taken_in_twice_and_in_any_order(
     )
     pool = await open_pool(stack.env("partner_api")["LOSTWAX_DATABASE_URL"], name="test", size=2)
     try:
-        door = Door(pool, None, now=utc_now, largest_model_bytes=1)  # type: ignore[arg-type]
+        door = Door(pool, None, now=utc_now)  # type: ignore[arg-type]
 
         async def states() -> list[tuple[int, str]]:
             rows = await database.fetch(

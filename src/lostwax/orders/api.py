@@ -1,7 +1,5 @@
 """HTTP of Orders, for other services: one order and its history."""
 
-import re
-from typing import Annotated
 from uuid import UUID
 
 import msgspec
@@ -10,12 +8,11 @@ from starlette.responses import Response
 
 from lostwax.contracts import topics
 from lostwax.contracts.announcements import Announcement, Granted, digest_of
-from lostwax.contracts.ids import bucket_of, bucket_of_digest
+from lostwax.contracts.ids import bucket_of
 from lostwax.contracts.orders import Order, OrderChanged
 from lostwax.kit import outbox
 from lostwax.kit.auth import ServiceVerifier
 from lostwax.kit.http import Operation, Parameter, answer, path_uuid, query
-from lostwax.kit.objects import Bucket
 from lostwax.kit.problems import Problem
 from lostwax.kit.service_calls import SERVICE_AUTH, calling_service
 from lostwax.kit.shards import ShardMap
@@ -27,12 +24,6 @@ class History(msgspec.Struct, frozen=True):
     """Versions of an order, oldest first, without gaps above the version asked after."""
 
     versions: list[Order]
-
-
-class ModelLink(msgspec.Struct, frozen=True):
-    """Where to get a stored model, for fifteen minutes."""
-
-    url: str
 
 
 def announcement_operation(expectations: Expectations, verifier: ServiceVerifier) -> Operation:
@@ -60,7 +51,7 @@ def announcement_operation(expectations: Expectations, verifier: ServiceVerifier
     )
 
 
-def operations(shards: ShardMap, models: Bucket, verifier: ServiceVerifier) -> list[Operation]:
+def operations(shards: ShardMap, verifier: ServiceVerifier) -> list[Operation]:
     def wanted(request: Request) -> UUID:
         calling_service(verifier, request)
         return path_uuid(request, "order_id", "order")
@@ -92,28 +83,7 @@ def operations(shards: ShardMap, models: Bucket, verifier: ServiceVerifier) -> l
             await outbox.add(connection, [outbox.message(topics.ORDER_CHANGES, order_id, OrderChanged(order))])
         return answer(order, 202)
 
-    async def get_model_link(request: Request) -> Response:
-        calling_service(verifier, request)
-        sha256 = str(request.path_params["sha256"])
-        if not re.fullmatch("[0-9a-f]{64}", sha256):
-            raise Problem(404, "not-found", "No such model", "A model is named by 64 lower-case hex digits.")
-        async with shards.of(bucket_of_digest(sha256)).pool.acquire() as connection:
-            if not await store.stored_models(connection, [sha256]):
-                raise Problem(404, "not-found", "No such model", "It is not in the model store (yet).")
-        name = query(request, "name", Annotated[str, msgspec.Meta(min_length=1, max_length=200)], sha256)
-        return answer(ModelLink(models.presign_get(sha256, file_name=name)))
-
     return [
-        Operation(
-            "GET",
-            "/v1/models/{sha256}/link",
-            get_model_link,
-            "A link to a stored model",
-            {200: ModelLink},
-            {400: "a parameter is wrong", 404: "not stored"},
-            parameters=(Parameter("name", "query", {"type": "string"}, "file name to save it under"),),
-            auth=SERVICE_AUTH,
-        ),
         Operation(
             "GET",
             "/v1/orders/{order_id}",

@@ -16,7 +16,7 @@ from lostwax.contracts.orders import (
 from lostwax.contracts.pricing import NotPriced, PriceResult
 from lostwax.kit.postgres import UNREACHABLE, Connection
 from lostwax.kit.shards import Shard, check_owned
-from lostwax.orders import domain, store, waiting
+from lostwax.orders import domain, models_store, store, waiting
 from lostwax.orders.changes import Changes, Orders
 from lostwax.orders.store import Entry
 from lostwax.orders.waiting import LAST, Arrival, DeadCommand, Origin
@@ -64,7 +64,7 @@ async def _stored_models(orders: Orders, digests: set[str]) -> set[str]:
     for number, some in by_shard.items():
         try:
             async with orders.shards.shards[number].pool.acquire() as connection:
-                found = await store.stored_models(connection, some)
+                found = await models_store.stored_models(connection, some)
         except UNREACHABLE as error:
             log.warning("model index away", extra={"shard": number, "error": repr(error)})
             continue

@@ -22,7 +22,7 @@ from lostwax.kit.service import run, serve
 from lostwax.kit.service_calls import publishing_operations
 from lostwax.kit.settings import read_settings
 from lostwax.kit.shards import Shard, ShardMap, assign_first_buckets
-from lostwax.orders import api, changes, parking, worker
+from lostwax.orders import api, changes, models_api, parking, worker
 from lostwax.orders.expectations import Expectations
 from lostwax.orders.settings import Settings
 
@@ -132,7 +132,8 @@ async def serve_orders(settings: Settings) -> None:
         app = build_app(
             "orders",
             [
-                *api.operations(shard_map, models, verifier),
+                *api.operations(shard_map, verifier),
+                *models_api.operations(shard_map, models, verifier),
                 api.announcement_operation(expectations, verifier),
                 *publishing_operations(WRITES, limits, control, verifier),
             ],

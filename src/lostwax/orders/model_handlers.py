@@ -13,7 +13,7 @@ from lostwax.kit import outbox
 from lostwax.kit.objects import NoSuchObject, TooLong
 from lostwax.kit.outbox import Message
 from lostwax.kit.shards import Shard, check_owned
-from lostwax.orders import store
+from lostwax.orders import models_store
 from lostwax.orders.changes import Orders
 
 log = logging.getLogger(__name__)
@@ -23,31 +23,33 @@ async def answer_need(orders: Orders, shard: Shard, need: ModelNeeded) -> None:
     """Tell the order that its model is there, or why not; else remember that it waits."""
     async with shard.pool.acquire() as connection, connection.transaction():
         await check_owned(connection, [bucket_of_digest(need.sha256)])
-        await store.lock_model(connection, need.sha256)
-        if await store.stored_models(connection, [need.sha256]):
+        await models_store.lock_model(connection, need.sha256)
+        if await models_store.stored_models(connection, [need.sha256]):
             await outbox.add(connection, [_ready(need.order_id, need.sha256, None)])
             return
-        failure = await store.refusal(connection, need.sha256, need.account)
+        failure = await models_store.refusal(connection, need.sha256, need.account)
         if failure is not None:
             await outbox.add(connection, [_ready(need.order_id, need.sha256, failure)])
             return
-        await store.add_waiter(connection, need.sha256, need.order_id, need.account)
+        await models_store.add_waiter(connection, need.sha256, need.order_id, need.account)
 
 
 async def transfer_model(orders: Orders, shard: Shard, upload: ModelUploaded) -> None:
     """Bring an uploaded file into the model store: read whole, hashed, stored once under its digest; then tell its
     channel and the orders that wait. The network work is done before the transaction is opened."""
     async with shard.pool.acquire() as connection:
-        already = bool(await store.stored_models(connection, [upload.sha256]))
+        already = bool(await models_store.stored_models(connection, [upload.sha256]))
     failure = None if already else await _copy(orders, upload)
     async with shard.pool.acquire() as connection, connection.transaction():
         await check_owned(connection, [bucket_of_digest(upload.sha256)])
-        await store.lock_model(connection, upload.sha256)
-        await store.set_refusal(connection, upload.sha256, upload.account, failure)
+        await models_store.lock_model(connection, upload.sha256)
+        await models_store.set_refusal(connection, upload.sha256, upload.account, failure)
         if failure is None:
-            await store.insert_model(connection, upload.sha256, upload.size_bytes)
+            await models_store.insert_model(connection, upload.sha256, upload.size_bytes)
         # A file that is refused says nothing of the same digest uploaded by another account.
-        waiters = await store.take_waiters(connection, upload.sha256, None if failure is None else upload.account)
+        waiters = await models_store.take_waiters(
+            connection, upload.sha256, None if failure is None else upload.account
+        )
         stored = ModelStored(
             sha256=upload.sha256, account=upload.account, size_bytes=upload.size_bytes, failure=failure
         )

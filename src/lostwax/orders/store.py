@@ -6,7 +6,7 @@ from uuid import UUID
 import msgspec
 
 from lostwax.contracts.ids import bucket_of, partition_of
-from lostwax.contracts.orders import Order, Outcome, PriceFailure
+from lostwax.contracts.orders import Order, Outcome
 from lostwax.contracts.pricing import PriceResult
 from lostwax.kit.postgres import Connection
 
@@ -14,7 +14,6 @@ _ARRIVALS_LOCK = 7_300
 _encode = msgspec.json.Encoder().encode
 _order = msgspec.json.Decoder(Order)
 _price = msgspec.json.Decoder(PriceResult)
-_failure = msgspec.json.Decoder(PriceFailure)
 
 
 class Entry(msgspec.Struct):
@@ -209,57 +208,6 @@ async def expects_any(connection: Connection) -> bool:
     return bool(await connection.fetchval("SELECT EXISTS (SELECT FROM announced)"))
 
 
-async def stored_models(connection: Connection, digests: Iterable[str]) -> set[str]:
-    rows = await connection.fetch("SELECT sha256 FROM models WHERE sha256 = ANY($1)", list(set(digests)))
-    return {r["sha256"] for r in rows}
-
-
-async def insert_model(connection: Connection, sha256: str, size_bytes: int) -> None:
-    await connection.execute(
-        "INSERT INTO models (sha256, size_bytes) VALUES ($1, $2) ON CONFLICT DO NOTHING", sha256, size_bytes
-    )
-
-
-async def set_refusal(connection: Connection, sha256: str, account: UUID, failure: PriceFailure | None) -> None:
-    """Remember why this account's upload was refused, or (None) that the refusal is over."""
-    if failure is None:
-        await connection.execute("DELETE FROM model_refusals WHERE sha256 = $1 AND account = $2", sha256, account)
-        return
-    await connection.execute(
-        "INSERT INTO model_refusals (sha256, account, failure) VALUES ($1, $2, $3)"
-        " ON CONFLICT (sha256, account) DO UPDATE SET failure = excluded.failure, refused_at = now()",
-        sha256,
-        account,
-        _text(failure),
-    )
-
-
-async def refusal(connection: Connection, sha256: str, account: UUID) -> PriceFailure | None:
-    text = await connection.fetchval(
-        "SELECT failure FROM model_refusals WHERE sha256 = $1 AND account = $2", sha256, account
-    )
-    return None if text is None else _failure.decode(text)
-
-
-async def add_waiter(connection: Connection, sha256: str, order_id: UUID, account: UUID) -> None:
-    await connection.execute(
-        "INSERT INTO model_waiters (sha256, order_id, account) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
-        sha256,
-        order_id,
-        account,
-    )
-
-
-async def take_waiters(connection: Connection, sha256: str, account: UUID | None) -> list[UUID]:
-    """Remove and return the orders that wait for a model: all of them, or one account's."""
-    rows = await connection.fetch(
-        "DELETE FROM model_waiters WHERE sha256 = $1 AND ($2::uuid IS NULL OR account = $2) RETURNING order_id",
-        sha256,
-        account,
-    )
-    return sorted(UUID(int=r["order_id"].int) for r in rows)
-
-
 async def lock_arrivals(connection: Connection, order_ids: Iterable[UUID]) -> None:
     """One transaction at a time creates orders of a partition, or keeps commands that came before theirs, so that no
     command is kept just after its order looked for it."""
@@ -268,8 +216,3 @@ async def lock_arrivals(connection: Connection, order_ids: Iterable[UUID]) -> No
         _ARRIVALS_LOCK,
         sorted({partition_of(bucket_of(i)) for i in order_ids}),
     )
-
-
-async def lock_model(connection: Connection, sha256: str) -> None:
-    """One transaction at a time for a model, so that a waiter is never added just after the waiters were told."""
-    await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", sha256)

@@ -1,11 +1,10 @@
 """HTTP of the partner API, for partners' programs."""
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import date, datetime
 from decimal import Decimal
-from typing import Annotated, Any
+from typing import Annotated
 from uuid import UUID
 
 import msgspec
@@ -27,7 +26,7 @@ from lostwax.contracts.orders import (
 )
 from lostwax.kit.auth import ServiceVerifier
 from lostwax.kit.http import Operation, Parameter, answer, path_uuid, query
-from lostwax.kit.objects import PresignedUpload, StorageAway
+from lostwax.kit.objects import StorageAway
 from lostwax.kit.problems import Problem, not_found, try_later
 from lostwax.kit.service_calls import SERVICE_AUTH, calling_service
 from lostwax.partner_api import handlers, store
@@ -40,23 +39,6 @@ _order = msgspec.json.Decoder(Order)
 _request = msgspec.json.Decoder(OrderRequested)
 
 Amount = Annotated[Decimal, Meta(description='a decimal as a string, e.g. "129.50"')]
-
-
-class RegisterModel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    name: Annotated[str, Meta(min_length=1, max_length=200, description="file name, shown to operators")]
-    size_bytes: Annotated[int, Meta(ge=1, le=10_000_000_000)]
-    sha256: Sha256
-
-
-class ModelView(msgspec.Struct, frozen=True):
-    """A model of yours. `state`: registered (upload it), uploaded, stored, or refused with `failure`."""
-
-    sha256: str
-    size_bytes: int
-    name: str
-    state: str
-    failure: str | None = None
-    upload: PresignedUpload | None = None
 
 
 class SubmitOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -169,22 +151,6 @@ def resend_operation(door: Door, verifier: ServiceVerifier) -> Operation:
 
 
 def operations(door: Door) -> list[Operation]:
-    async def register_model(request: Request, body: RegisterModel) -> Response:
-        client = calling_client(request)
-        row, upload = await handlers.register_model(door, client, body.name, body.size_bytes, body.sha256)
-        return answer(_model_view(row, upload), 201 if upload else 200)
-
-    async def get_model(request: Request) -> Response:
-        client = calling_client(request)
-        sha256 = str(request.path_params["sha256"])
-        if not re.fullmatch("[0-9a-f]{64}", sha256):
-            raise Problem(404, "not-found", "No such model", "A model is named by 64 lower-case hex digits.")
-        async with door.pool.acquire() as connection:
-            row = await store.model(connection, client.client_id, sha256)
-        if row is None:
-            raise not_found("model")
-        return answer(_model_view(row, None))
-
     async def submit_order(request: Request, body: SubmitOrder) -> Response:
         client = calling_client(request)
         key = request.headers.get("idempotency-key")
@@ -257,27 +223,6 @@ def operations(door: Door) -> list[Operation]:
         Parameter("status", "query", {"type": "string", "enum": [s.value for s in Status]}, "only this status"),
     )
     return [
-        Operation(
-            "POST",
-            "/v1/models",
-            register_model,
-            "Register a model and get a link to upload it",
-            {200: ModelView, 201: ModelView},
-            {422: "does not fit, or larger than is taken"},
-            body=RegisterModel,
-            auth=AUTH,
-            scope=Scope.MODELS_WRITE,
-        ),
-        Operation(
-            "GET",
-            "/v1/models/{sha256}",
-            get_model,
-            "One of your models",
-            {200: ModelView},
-            {404: "no such model"},
-            auth=AUTH,
-            scope=Scope.MODELS_READ,
-        ),
         Operation(
             "POST",
             "/v1/orders",
@@ -384,17 +329,6 @@ def _check(wish: Wish, today: date) -> None:
     bound = wish.approve_up_to
     if bound is not None and not (bound.is_finite() and 0 < bound <= 1_000_000):  # NaN cannot even be compared
         raise Problem(422, "out-of-range", "The standing approval is out of range", "approve_up_to: 0 to 1000000.")
-
-
-def _model_view(row: Any, upload: PresignedUpload | None) -> ModelView:
-    return ModelView(
-        sha256=row.sha256,
-        size_bytes=row.size_bytes,
-        name=row.name,
-        state=row.state,
-        failure=row.failure,
-        upload=upload,
-    )
 
 
 def _command_view(row: CommandRow) -> CommandView:

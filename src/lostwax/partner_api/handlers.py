@@ -12,7 +12,6 @@ import msgspec
 from lostwax.contracts import topics
 from lostwax.contracts.ids import derived_id, new_id
 from lostwax.contracts.metrics import ORDERS_ACCEPTED
-from lostwax.contracts.models import ModelStored, ModelUploaded
 from lostwax.contracts.orders import (
     Action,
     Actor,
@@ -20,7 +19,6 @@ from lostwax.contracts.orders import (
     Approve,
     Cancel,
     Command,
-    ModelRef,
     Order,
     OrderRequested,
     Outcome,
@@ -31,16 +29,15 @@ from lostwax.contracts.orders import (
 from lostwax.kit import metrics, outbox
 from lostwax.kit.announcing import NextBatch
 from lostwax.kit.coalescer import Coalescer
-from lostwax.kit.objects import Bucket, PresignedUpload
 from lostwax.kit.postgres import Pool
 from lostwax.kit.problems import Problem, not_found
 from lostwax.partner_api import hooks, store
 from lostwax.partner_api.domain import Client
 from lostwax.partner_api.hooks_store import clients_with_hooks
-from lostwax.partner_api.store import CommandRow, Intake, ModelRow, RequestRow, Stored
+from lostwax.partner_api.models import Models, usable_model
+from lostwax.partner_api.store import CommandRow, Intake, RequestRow, Stored
 
 CHANNEL = "partner_api"
-_REMEMBERED_MODELS = 200_000
 _order = msgspec.json.Decoder(Order)
 _requested = msgspec.json.Decoder(OrderRequested)
 _encode = msgspec.json.Encoder().encode
@@ -63,40 +60,18 @@ class Wish(msgspec.Struct, frozen=True):
 
 
 class Door:
-    """What the use cases need: database, staging bucket, clock, and the coalescer that intake goes through."""
+    """What the use cases need: database, the clients' models, clock, and the coalescer that intake goes through."""
 
-    def __init__(self, pool: Pool, staging: Bucket, *, now: Callable[[], datetime], largest_model_bytes: int) -> None:
+    def __init__(self, pool: Pool, models: Models, *, now: Callable[[], datetime]) -> None:
         self.pool = pool
-        self.staging = staging
+        self.models = models
         self.now = now
-        self.largest_model_bytes = largest_model_bytes
         self.intake: Coalescer[Intake, Stored] = Coalescer(self._store_intakes)
-        # Models that may be ordered at once: uploaded or stored, by client and digest.
-        self.usable: dict[tuple[UUID, str], ModelRef] = {}
 
     async def _store_intakes(self, intakes: Sequence[Intake]) -> Sequence[Stored]:
         # One statement is one transaction: no BEGIN and COMMIT of our own, no round trips for them.
         async with self.pool.acquire() as connection:
             return await store.store_intakes(connection, intakes)
-
-
-def staging_key(client_id: UUID, sha256: str) -> str:
-    return f"{client_id}/{sha256}"
-
-
-async def register_model(
-    door: Door, client: Client, name: str, size_bytes: int, sha256: str
-) -> tuple[ModelRow, PresignedUpload | None]:
-    """Register a model and say how to upload it; no upload when this client's own copy is already there."""
-    if size_bytes > door.largest_model_bytes:
-        limit = door.largest_model_bytes // 1_000_000
-        raise Problem(422, "model-too-large", "The model is too large", f"At most {limit} MB; send a lighter mesh.")
-    async with door.pool.acquire() as connection:
-        row = await store.register_model(connection, client.client_id, sha256, size_bytes, name)
-    if row.state in ("uploaded", "stored"):
-        return row, None
-    link = door.staging.presign_put(staging_key(client.client_id, sha256), size_bytes=row.size_bytes, sha256=sha256)
-    return row, link
 
 
 async def submit_order(
@@ -158,7 +133,7 @@ def _if_the_same(stored: Stored, request_hash: bytes) -> UUID:
 
 async def _specification(door: Door, client: Client, wish: Wish) -> Specification:
     """The wish with its model, which must be one of the client's own and be there."""
-    model = door.usable.get((client.client_id, wish.model)) or await _uploaded_model(door, client, wish.model)
+    model = await usable_model(door.models, client.client_id, wish.model)
     return Specification(
         model=model,
         alloy=wish.alloy,
@@ -190,43 +165,6 @@ async def resend_requests(door: Door, order_ids: Sequence[UUID]) -> int:
         requests = [_requested.decode(body) for body in bodies]
         await outbox.add(connection, [outbox.message(topics.ORDER_REQUESTS, r.order_id, r) for r in requests])
     return len(requests)
-
-
-async def _uploaded_model(door: Door, client: Client, sha256: str) -> ModelRef:
-    """The client's model, once it is seen whole in staging; tells Orders to fetch it when seen for the first time."""
-    async with door.pool.acquire() as connection:
-        row = await store.model(connection, client.client_id, sha256)
-    if row is None:
-        raise Problem(422, "model-unknown", "This model is not registered", "Register and upload it: POST /v1/models.")
-    if row.state == "refused":
-        raise Problem(
-            409, "model-refused", "This model was refused", f"{row.failure} Register it again for a fresh link."
-        )
-    if row.state == "registered":
-        key = staging_key(client.client_id, sha256)
-        size = await door.staging.size(key)
-        if size is None:
-            raise Problem(
-                409, "model-not-uploaded", "The model is not uploaded yet", "PUT it to the link of POST /v1/models."
-            )
-        if size != row.size_bytes:
-            raise Problem(
-                409,
-                "model-size-differs",
-                "The uploaded file is not the one announced",
-                f"{row.size_bytes} bytes were announced, {size} are there. Register and upload it again.",
-            )
-        uploaded = ModelUploaded(
-            sha256=sha256, size_bytes=size, account=client.client_id, bucket=door.staging.name, key=key
-        )
-        async with door.pool.acquire() as connection, connection.transaction():
-            if await store.set_uploaded(connection, client.client_id, sha256):
-                await outbox.add(connection, [outbox.message(topics.MODEL_TRANSFERS, sha256, uploaded)])
-    model = ModelRef(sha256=sha256, size_bytes=row.size_bytes, name=row.name)
-    if len(door.usable) >= _REMEMBERED_MODELS:
-        door.usable.clear()
-    door.usable[(client.client_id, sha256)] = model
-    return model
 
 
 async def own_request(door: Door, client: Client, order_id: UUID) -> RequestRow:
@@ -350,14 +288,3 @@ async def take_outcomes(door: Door, outcomes: Sequence[Outcome]) -> None:
     by_command = {o.command_id: o for o in outcomes}
     async with door.pool.acquire() as connection:
         await store.take_outcomes(connection, [by_command[i] for i in sorted(by_command)])
-
-
-async def take_stored_models(door: Door, stored: Sequence[ModelStored]) -> None:
-    """Keep what became of this channel's uploads."""
-    async with door.pool.acquire() as connection, connection.transaction():
-        for message in sorted(stored, key=lambda m: (m.account, m.sha256)):
-            failure = None if message.failure is None else message.failure.detail
-            await store.set_transferred(connection, message.account, message.sha256, failure)
-    for message in stored:
-        if message.failure is not None:
-            door.usable.pop((message.account, message.sha256), None)

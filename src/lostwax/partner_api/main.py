@@ -15,10 +15,11 @@ from lostwax.kit.postgres import open_pool
 from lostwax.kit.rate_limit import Limit, RateLimiter
 from lostwax.kit.service import run, serve
 from lostwax.kit.settings import read_settings
-from lostwax.partner_api import api, handlers, hooks_api, keys_api, worker
+from lostwax.partner_api import api, handlers, hooks_api, keys_api, models_api, worker
 from lostwax.partner_api.callers import Callers
 from lostwax.partner_api.hooks_delivery import Deliverer
 from lostwax.partner_api.hooks_sender import Sender
+from lostwax.partner_api.models import Models
 from lostwax.partner_api.settings import Settings
 
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -28,12 +29,10 @@ async def serve_partner_api(settings: Settings) -> None:
     async with AsyncExitStack() as resources:
         await resources.enter_async_context(telemetry.running("partner_api", settings))
         pool = await open_database("partner_api", settings, MIGRATIONS, resources)
-        door = handlers.Door(
-            pool,
-            Bucket(settings.s3, settings.staging_bucket),
-            now=utc_now,
-            largest_model_bytes=settings.largest_model_bytes,
+        models = Models(
+            pool, Bucket(settings.s3, settings.staging_bucket), largest_model_bytes=settings.largest_model_bytes
         )
+        door = handlers.Door(pool, models, now=utc_now)
         limiter = RateLimiter(settings.redis_url, "rate:")
         resources.push_async_callback(limiter.close)
         callers = Callers(pool, limiter, Limit(settings.client_rate_per_s, settings.client_burst), now=utc_now)
@@ -65,6 +64,7 @@ async def serve_partner_api(settings: Settings) -> None:
                 *callers.guarded(
                     [
                         *api.operations(door),
+                        *models_api.operations(models),
                         *hooks_api.operations(pool, sender),
                         *keys_api.operations(pool, utc_now),
                     ]

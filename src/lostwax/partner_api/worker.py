@@ -6,7 +6,7 @@ from typing import Any
 from lostwax.contracts import topics
 from lostwax.contracts.topics import Topic
 from lostwax.kit.messages import Handler, Incoming
-from lostwax.partner_api import handlers
+from lostwax.partner_api import handlers, models
 from lostwax.partner_api.handlers import Door
 
 
@@ -17,8 +17,11 @@ def routes(door: Door) -> Mapping[Topic, Handler]:
 
         return handle_batch
 
+    async def take_stored_models(batch: Sequence[Incoming]) -> None:
+        await models.take_stored_models(door.models, [i.body for i in batch])
+
     return {
         topics.ORDER_CHANGES: of(handlers.take_changes, lambda m: m.order),
         topics.ORDER_OUTCOMES: of(handlers.take_outcomes, lambda m: m),
-        topics.MODEL_STORED: of(handlers.take_stored_models, lambda m: m),
+        topics.MODEL_STORED: take_stored_models,
     }

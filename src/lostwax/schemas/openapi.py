@@ -12,8 +12,9 @@ from lostwax.kit.http import Operation
 from lostwax.kit.service_calls import publishing_operations
 from lostwax.mes import api as mes
 from lostwax.orders import api as orders
+from lostwax.orders import models_api as orders_models
 from lostwax.partner_api import api as partner_api
-from lostwax.partner_api import hooks_api, keys_api
+from lostwax.partner_api import hooks_api, keys_api, models_api
 
 _NOTHING: Any = None
 
@@ -27,6 +28,7 @@ SERVICES: Mapping[str, tuple[str, Callable[[], list[Operation]]]] = {
         "Order pieces from 3D models, as a partner of the workshop.",
         lambda: [
             *partner_api.operations(_NOTHING),
+            *models_api.operations(_NOTHING),
             *hooks_api.operations(_NOTHING, _NOTHING),
             *keys_api.operations(_NOTHING, _NOTHING),
             partner_api.resend_operation(_NOTHING, _NOTHING),
@@ -36,7 +38,8 @@ SERVICES: Mapping[str, tuple[str, Callable[[], list[Operation]]]] = {
     "orders": (
         "Orders, for other services of Lostwax.",
         lambda: [
-            *orders.operations(_NOTHING, _NOTHING, _NOTHING),
+            *orders.operations(_NOTHING, _NOTHING),
+            *orders_models.operations(_NOTHING, _NOTHING, _NOTHING),
             orders.announcement_operation(_NOTHING, _NOTHING),
             *_publishing(),
         ],
