@@ -3,7 +3,6 @@ In-process, on a database and a Redis database of their own."""
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from datetime import UTC, date, timedelta
 from pathlib import Path
 from random import Random
@@ -19,7 +18,7 @@ from tests.conftest import NewDatabase
 import lostwax.mes
 from lostwax.contracts.ids import new_id
 from lostwax.contracts.orders import Order, Outcome, Status
-from lostwax.kit.postgres import open_pool
+from lostwax.kit.postgres import Connection, open_pool
 from lostwax.kit.problems import Problem
 from lostwax.local.stack import Stack
 from lostwax.mes import domain, handlers, store
@@ -38,11 +37,17 @@ def redis_url(stack: Stack) -> str:
     return stack.env("mes")["LOSTWAX_REDIS_URL"].rpartition("/")[0] + "/9"
 
 
+class OwnWorkshop(Workshop):
+    dsn: str
+
+
 @pytest.fixture
-async def workshop(new_database: NewDatabase, redis_url: str) -> AsyncIterator[Workshop]:
-    pool = await open_pool(await new_database(MIGRATIONS), name="test", size=8)
-    lists = Lists(redis_url, handlers.snapshot_of(pool))
-    made = Workshop(pool, lists, now=lambda: NOON)
+async def workshop(new_database: NewDatabase, redis_url: str) -> AsyncIterator[OwnWorkshop]:
+    dsn = await new_database(MIGRATIONS)
+    pool = await open_pool(dsn, name="test", size=8)
+    lists = Lists(redis_url, dsn, pool, handlers.STANDINGS)
+    made = OwnWorkshop(pool, lists, now=lambda: NOON)
+    made.dsn = dsn
     running = asyncio.create_task(lists.run())
     await wait_for(lambda: lists.trusted)
     yield made
@@ -151,11 +156,11 @@ async def test_an_older_view_that_is_late_on_its_way_to_redis_changes_nothing(wo
         (older,) = await store.placed(connection, [order.order_id])
     (ada,) = await operators(workshop, "Ada")
     await handlers.claim_order(workshop, ada, order.order_id)
-    await workshop.lists.push([older])
+    await workshop.lists.show([older])
     assert (await both(workshop))[ListName.QUEUE] == []
     made = msgspec.structs.replace(order, version=5, status=Status.MANUFACTURING_COMPLETED)
     await handlers.take_changes(workshop, [made])
-    await workshop.lists.push([older])
+    await workshop.lists.show([older])
     found = await both(workshop)
     assert (found[ListName.QUEUE], len(found[ListName.PACKING])) == ([], 1)
 
@@ -170,7 +175,7 @@ async def test_a_batch_in_any_order_leaves_the_newest_version(workshop: Workshop
 
 
 async def test_a_change_in_the_middle_of_a_rebuild_goes_to_what_is_being_built(
-    workshop: Workshop, redis_url: str
+    workshop: OwnWorkshop, redis_url: str
 ) -> None:
     """The snapshot has been taken and is half read when orders change; nothing tells of them again."""
     orders = [an_order(Status.MANUFACTURING_APPROVED) for _ in range(20)]
@@ -181,24 +186,19 @@ async def test_a_change_in_the_middle_of_a_rebuild_goes_to_what_is_being_built(
     ]
     held_up = 0
 
-    @asynccontextmanager
-    async def snapshot() -> AsyncIterator[AsyncIterator[Placed]]:
-        async with handlers.snapshot_of(workshop.pool)() as placed:
+    async def with_changes_in_the_middle(connection: Connection) -> AsyncIterator[Placed]:
+        nonlocal held_up
+        async for one in store.all_on_lists(connection):
+            held_up += 1
+            if held_up == 10:
+                await handlers.take_changes(workshop, changed)
+            yield one
 
-            async def with_changes_in_the_middle() -> AsyncIterator[Placed]:
-                nonlocal held_up
-                async for one in placed:
-                    held_up += 1
-                    if held_up == 10:
-                        await handlers.take_changes(workshop, changed)
-                    yield one
-
-            yield with_changes_in_the_middle()
-
-    workshop.lists = Lists(redis_url, snapshot)
+    standings = msgspec.structs.replace(handlers.STANDINGS, everything=with_changes_in_the_middle)
+    workshop.lists = Lists(redis_url, workshop.dsn, workshop.pool, standings)
     rebuilding = asyncio.create_task(workshop.lists.run())
     try:
-        await wait_for(lambda: workshop.lists.trusted)
+        await wait_for(lambda: workshop.lists.rebuilds and workshop.lists.trusted)
         assert held_up == 20
         found = await both(workshop)
         assert {c.order_id for c in found[ListName.SHIPPING]} == {o.order_id for o in orders[::2]}
@@ -242,8 +242,8 @@ async def test_changes_during_rebuilds_are_not_lost(workshop: Workshop, redis_ur
     assert shown == {i: o.version for i, o in orders.items() if o.status in LISTED}
 
     async def one_generation() -> bool:
-        keys = [key.decode() async for key in client.scan_iter(match="mes:*")]
-        return len({key.split(":")[1] for key in keys} - {"generation"}) == 1
+        keys = [key.decode() async for key in client.scan_iter(match="mes.lists:*")]
+        return len({key.split(":")[1] for key in keys} - {"current"}) == 1
 
     await wait_for(one_generation, 5)
     await client.aclose()

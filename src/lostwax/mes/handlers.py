@@ -1,7 +1,6 @@
 """Use cases of the MES, each one transaction; lists are shown anew after it, never inside it."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import datetime
 from uuid import UUID
 
@@ -29,8 +28,8 @@ from lostwax.kit.auth import digest_of_key, new_api_key
 from lostwax.kit.postgres import Connection, Pool
 from lostwax.kit.problems import Problem, not_found
 from lostwax.mes import store
-from lostwax.mes.clients import Lists, Snapshot, Untrusted
-from lostwax.mes.domain import Card, ListName, Placed
+from lostwax.mes.clients import Lists, Standings, Untrusted
+from lostwax.mes.domain import Card, ListName
 from lostwax.mes.store import ClaimRow, Operator, StepRow
 
 _claims = metrics.counter(CLAIMS)
@@ -51,18 +50,11 @@ class Workshop:
         """Bring the lists up to what the database says of these orders now."""
         async with self.pool.acquire() as connection:
             placed = await store.placed(connection, order_ids)
-        await self.lists.push(placed)
+        await self.lists.show(placed)
 
 
-def snapshot_of(pool: Pool) -> Snapshot:
-    """Opens every order on a list, as the database knows them at one instant."""
-
-    @asynccontextmanager
-    async def snapshot() -> AsyncIterator[AsyncIterator[Placed]]:
-        async with pool.acquire() as connection, connection.transaction(isolation="repeatable_read", readonly=True):
-            yield store.all_on_lists(connection)
-
-    return snapshot
+STANDINGS = Standings(store.all_on_lists, store.count_on_lists, store.placed)
+"""What the lists in Redis are built from."""
 
 
 async def add_operator(connection: Connection, name: str) -> tuple[Operator, str]:
@@ -77,13 +69,14 @@ async def list_page(
 ) -> tuple[list[Card], str]:
     """A page of a list, and where it came from: `redis`, or `database` while Redis is not to be trusted."""
     try:
-        cards = await workshop.lists.page(list_name, after, limit)
+        cards = await workshop.lists.cards(list_name, after, limit)
         _pages.add(1, list_name, "redis")
         return cards, "redis"
     except Untrusted:
         _pages.add(1, list_name, "database")
         async with workshop.pool.acquire() as connection:
             placed = await store.page(connection, list_name.value, after, limit)
+        await workshop.lists.shown_elsewhere(placed)
         return [p.card for p in placed], "database"
 
 

@@ -9,6 +9,7 @@ from lostwax.kit.auth import KeyCache, ServiceSigner
 from lostwax.kit.clock import utc_now
 from lostwax.kit.http import build_app
 from lostwax.kit.one_database import Plumbing, open_database
+from lostwax.kit.rebuilding import rebuild_operations
 from lostwax.kit.service import run, serve
 from lostwax.kit.settings import read_settings
 from lostwax.mes import api, handlers, pages, store, worker
@@ -22,7 +23,7 @@ async def serve_mes(settings: Settings) -> None:
     async with AsyncExitStack() as resources:
         await resources.enter_async_context(telemetry.running("mes", settings))
         pool = await open_database("mes", settings, MIGRATIONS, resources)
-        lists = Lists(settings.redis_url, handlers.snapshot_of(pool))
+        lists = Lists(settings.redis_url, settings.database_url, pool, handlers.STANDINGS)
         resources.push_async_callback(lists.close)
         workshop = handlers.Workshop(pool, lists, now=utc_now)
         orders = api.OrdersClient(settings.orders_url, ServiceSigner("mes", settings.service_key))
@@ -36,7 +37,11 @@ async def serve_mes(settings: Settings) -> None:
         plumbing = Plumbing("mes", settings, pool, worker.routes(workshop))
         app = build_app(
             "mes",
-            [*api.operations(workshop, badges, orders), *plumbing.operations()],
+            [
+                *api.operations(workshop, badges, orders),
+                *plumbing.operations(),
+                *rebuild_operations(lists, plumbing.verifier),
+            ],
             checks=plumbing.checks(),
             extra_routes=pages.routes(badges, utc_now),
             description="The workshop's queue, for operators.",

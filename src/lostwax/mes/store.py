@@ -113,6 +113,10 @@ async def all_on_lists(connection: Connection) -> AsyncIterator[Placed]:
         yield _placed(row)
 
 
+async def count_on_lists(connection: Connection) -> int:
+    return int(await connection.fetchval("SELECT count(*) FROM orders WHERE list IS NOT NULL"))
+
+
 async def page(connection: Connection, list_name: str, after: tuple[datetime, UUID] | None, limit: int) -> list[Placed]:
     """Cards of a list by due date, from above `after`."""
     due, order_id = after or (None, None)

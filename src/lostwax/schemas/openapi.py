@@ -9,6 +9,7 @@ from typing import Any
 
 from lostwax.kit import http
 from lostwax.kit.http import Operation
+from lostwax.kit.rebuilding import rebuild_operations
 from lostwax.kit.service_calls import publishing_operations
 from lostwax.mes import api as mes
 from lostwax.orders import api as orders
@@ -47,7 +48,11 @@ SERVICES: Mapping[str, tuple[str, Callable[[], list[Operation]]]] = {
     "pricing": ("Prices models; it has no API of its own.", list),
     "mes": (
         "The workshop's queue, for operators.",
-        lambda: [*mes.operations(_NOTHING, _NOTHING, _NOTHING), *_publishing()],
+        lambda: [
+            *mes.operations(_NOTHING, _NOTHING, _NOTHING),
+            *_publishing(),
+            *rebuild_operations(_NOTHING, _NOTHING),
+        ],
     ),
 }
 """For each service, as its `main` wires it: what it is, and its operations."""
