@@ -260,4 +260,3 @@ async def test_the_way_of_one_order_that_went_through_a_retry(stack: Stack) -> N
 def test_every_message_type_has_a_subject() -> None:
     for type_ in catalogue.TYPES:
         assert catalogue._SUBJECT_OF[type_.struct].__reduce__()[1] != ("__class__.__name__",), type_.name
-

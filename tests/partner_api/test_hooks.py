@@ -443,6 +443,85 @@ async def test_a_test_message_is_sent_once(partner: Partner, receiver: Receiver)
     assert asked.json()["webhook_id"] == receiver.heard[0].id
 
 
+async def test_while_a_secret_is_changed_both_sign_and_then_only_the_new_one(
+    partner: Partner, receiver: Receiver, database: Connection
+) -> None:
+    hook = await a_hook(partner, receiver)
+    path = f"/v1/hooks/{hook['hook_id']}"
+    assert (await partner.post(f"{path}/rotate-secret", json={"grace_s": 604_801})).status_code == 422
+    changed = await partner.post(f"{path}/rotate-secret", json={"grace_s": 3600})
+    assert changed.status_code == 201, changed.text
+    old, new = Webhook(hook["secret"]), Webhook(changed.json()["secret"])
+    assert await a_test_sent(partner, path, receiver, 1)
+    heard = receiver.heard[0]
+    assert len(heard.headers["webhook-signature"].split()) == 2
+    for signature in (old, new):
+        assert signature.verify(heard.body, heard.headers) == heard.message
+    await database.execute("UPDATE hooks SET old_secret_until = now() WHERE hook_id = $1", hook["hook_id"])
+    assert await a_test_sent(partner, path, receiver, 2)
+    heard = receiver.heard[1]
+    assert new.verify(heard.body, heard.headers) == heard.message
+    with pytest.raises(WebhookVerificationError):
+        old.verify(heard.body, heard.headers)
+    await hooks_store.forget_old_secrets(database)
+    kept = await database.fetchrow("SELECT secret, old_secret FROM hooks WHERE hook_id = $1", hook["hook_id"])
+    assert kept is not None
+    assert tuple(kept) == (changed.json()["secret"], None)
+    assert (await partner.post(f"{path}/rotate-secret", json={"grace_s": 3600})).status_code == 201
+    assert (await partner.delete(path)).status_code == 204
+    left = await database.fetchrow("SELECT secret, old_secret FROM hooks WHERE hook_id = $1", hook["hook_id"])
+    assert left is not None
+    assert tuple(left) == ("", None)
+    problem(await partner.post(f"{path}/rotate-secret", json={}), 404, "not-found")
+
+
+async def a_test_sent(partner: Partner, path: str, receiver: Receiver, messages: int) -> bool:
+    """Once a test message more has come and is settled."""
+
+    async def asked() -> bool:
+        return (await partner.post(f"{path}/test")).status_code == 202
+
+    await wait_for(asked)
+    return bool(await wait_for(lambda: len(receiver.heard) == messages))
+
+
+async def test_a_delivery_of_the_log_is_sent_once_more_under_its_id(
+    stack: Stack, partner: Partner, receiver: Receiver
+) -> None:
+    hook = await a_hook(partner, receiver)
+    order_id = await an_approved_order(partner)
+    await wait_for(lambda: receiver.versions(order_id) == [1, 2, 3])
+
+    async def settled() -> bool:
+        return {d["state"] for d in await the_log(partner, hook)} == {"delivered"}
+
+    await wait_for(settled)
+    first = receiver.heard[0]
+    path = f"/v1/hooks/{hook['hook_id']}/deliveries"
+    # With Orders away it is kept for later: only Orders has what was sent.
+    await asyncio.to_thread(stack.stop, "orders")
+    try:
+        again = await partner.post(f"{path}/{first.id}/redeliver")
+        assert (again.status_code, again.json()["state"]) == (202, "due"), again.text
+        problem(await partner.post(f"{path}/{first.id}/redeliver"), 409, "delivery-under-way")
+
+        async def tried() -> bool:
+            return bool((await the_log(partner, hook))[-1]["error"])
+
+        await wait_for(tried)
+        assert "history cannot be read" in (await the_log(partner, hook))[-1]["error"]
+    finally:
+        await asyncio.to_thread(stack.start_one, "orders")
+    await wait_for(lambda: receiver.versions(order_id) == [1, 2, 3, 1], 30)
+    assert (receiver.heard[-1].id, receiver.heard[-1].body) == (first.id, first.body)
+    await wait_for(settled)
+    await cancelled(partner, order_id)
+    await wait_for(lambda: receiver.versions(order_id) == [1, 2, 3, 1, 4])
+    problem(await partner.post(f"{path}/{new_id()}/redeliver"), 404, "not-found")
+    test = (await partner.post(f"/v1/hooks/{hook['hook_id']}/test")).json()
+    problem(await partner.post(f"{path}/{test['webhook_id']}/redeliver"), 409, "delivery-is-a-test")
+
+
 # -- trouble over here ------------------------------------------------------------------------------------------------
 
 
@@ -792,7 +871,7 @@ def a_due(**changes: Any) -> Due:
         delivery_id=new_id(),
         hook_id=new_id(),
         url="https://hooks.example/",
-        secret=new_secret(),
+        secrets=[new_secret()],
         hook_failures=0,
         order_id=order.order_id,
         version=1,
@@ -839,7 +918,7 @@ def test_what_else_an_answer_may_mean() -> None:
 def test_the_signature_is_that_of_the_published_scheme() -> None:
     secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
     at = datetime.fromtimestamp(1614265330.7, UTC)
-    headers = signed_headers(secret, "msg_p5jXN8AQM9LWM0D4loKWxJek", at, b'{"test": 2432232314}')
+    headers = signed_headers([secret], "msg_p5jXN8AQM9LWM0D4loKWxJek", at, b'{"test": 2432232314}')
     assert headers == {
         "webhook-id": "msg_p5jXN8AQM9LWM0D4loKWxJek",
         "webhook-timestamp": "1614265330",

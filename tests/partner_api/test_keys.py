@@ -102,7 +102,7 @@ async def test_each_operation_lets_in_only_keys_of_its_scope(partner: Partner) -
     try:
         for operation in KEYED:
             path = operation.path
-            for name in ("order_id", "command_id", "hook_id", "key_id", "delivery_id", "sha256", "quote_id"):
+            for name in ("order_id", "command_id", "hook_id", "key_id", "webhook_id", "sha256", "quote_id"):
                 path = path.replace(f"{{{name}}}", str(new_id()))
             assert "{" not in path, path
             lacking_client, only_client = clients[Scope(str(operation.scope))]

@@ -6,6 +6,7 @@ after it waits until the gap is filled from Orders.
 """
 
 from collections.abc import Sequence
+from datetime import datetime
 from uuid import UUID
 
 import msgspec
@@ -87,15 +88,46 @@ async def send_test(pool: Pool, client_id: UUID, hook_id: UUID) -> DeliveryRow:
     """Send a delivery that tells of no order, once."""
     async with pool.acquire() as connection, connection.transaction():
         hook = await _own_hook(connection, client_id, hook_id)
-        if hook.disabled_at is not None:
-            raise Problem(
-                409, "hook-disabled", "This hook is disabled", f"Enable it first: POST /v1/hooks/{hook_id}/enable."
-            )
+        _must_be_enabled(hook)
         delivery = await hooks_store.add_test(connection, hook_id, new_id())
         if delivery is None:
             raise Problem(409, "test-under-way", "A test is under way", "See its outcome among the deliveries.")
         await hooks_store.notify(connection)
     return delivery
+
+
+async def change_secret(pool: Pool, client_id: UUID, hook_id: UUID, grace_s: float) -> tuple[Hook, str, datetime]:
+    """A new secret, which is shown this once, and until when what is sent bears a signature by the old one too."""
+    secret = new_secret()
+    async with pool.acquire() as connection, connection.transaction():
+        hook = await _own_hook(connection, client_id, hook_id)
+        return hook, secret, await hooks_store.change_secret(connection, hook_id, secret, grace_s)
+
+
+async def send_again(pool: Pool, client_id: UUID, hook_id: UUID, delivery_id: UUID) -> DeliveryRow:
+    """Send a delivery of the log once more, under its id and out of the order's sequence."""
+    async with pool.acquire() as connection, connection.transaction():
+        hook = await _own_hook(connection, client_id, hook_id)
+        _must_be_enabled(hook)
+        row = await hooks_store.delivery(connection, hook_id, delivery_id)
+        if row is None:
+            raise not_found("delivery")
+        if row.order_id is None:
+            raise Problem(
+                409, "delivery-is-a-test", "This was a test", f"Have another one sent: POST /v1/hooks/{hook_id}/test."
+            )
+        if row.state not in ("delivered", "given_up"):
+            raise Problem(409, "delivery-under-way", "This will be sent anyhow", f"It is {row.state}; see the log.")
+        row = await hooks_store.send_again(connection, row.number)
+        await hooks_store.notify(connection)
+    return row
+
+
+def _must_be_enabled(hook: Hook) -> None:
+    if hook.disabled_at is not None:
+        raise Problem(
+            409, "hook-disabled", "This hook is disabled", f"Enable it first: POST /v1/hooks/{hook.hook_id}/enable."
+        )
 
 
 async def deliveries(

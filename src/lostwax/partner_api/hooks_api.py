@@ -16,7 +16,7 @@ from lostwax.kit.postgres import Pool
 from lostwax.partner_api import hooks
 from lostwax.partner_api.api import OrderView
 from lostwax.partner_api.callers import AUTH, calling_client
-from lostwax.partner_api.domain import Scope
+from lostwax.partner_api.domain import LONGEST_GRACE, Scope
 from lostwax.partner_api.hooks_sender import Sender
 from lostwax.partner_api.hooks_store import DeliveryRow, Due, Hook
 
@@ -46,6 +46,20 @@ class NewHook(msgspec.Struct, frozen=True):
     url: str
     created_at: datetime
     secret: str
+
+
+class RotateSecret(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """For `grace_s` seconds (a day unless you say otherwise) what is sent bears a signature by each secret."""
+
+    grace_s: Annotated[int, Meta(ge=0, le=int(LONGEST_GRACE.total_seconds()))] = 86_400
+
+
+class NewSecret(msgspec.Struct, frozen=True):
+    """`secret` is shown this once. Until `old_until` the one of before signs too; one before that no more."""
+
+    hook_id: UUID
+    secret: str
+    old_until: datetime
 
 
 class HooksView(msgspec.Struct, frozen=True):
@@ -149,6 +163,14 @@ def operations(pool: Pool, sender: Sender) -> list[Operation]:
     async def test_hook(request: Request) -> Response:
         return answer(_delivery_view(await hooks.send_test(pool, *wanted(request))), 202)
 
+    async def rotate_secret(request: Request, body: RotateSecret) -> Response:
+        hook, secret, until = await hooks.change_secret(pool, *wanted(request), body.grace_s)
+        return answer(NewSecret(hook.hook_id, secret, until), 201)
+
+    async def redeliver(request: Request) -> Response:
+        row = await hooks.send_again(pool, *wanted(request), path_uuid(request, "webhook_id", "delivery"))
+        return answer(_delivery_view(row), 202)
+
     async def list_deliveries(request: Request) -> Response:
         client_id, hook_id = wanted(request)
         limit = query(request, "limit", Annotated[int, Meta(ge=1, le=200)], 50)
@@ -211,6 +233,27 @@ def operations(pool: Pool, sender: Sender) -> list[Operation]:
             "Have a message sent that tells of no order, once",
             {202: DeliveryView},
             {**no_hook, 409: "the hook is disabled, or a test is under way"},
+            auth=AUTH,
+            scope=Scope.HOOKS_MANAGE,
+        ),
+        Operation(
+            "POST",
+            "/v1/hooks/{hook_id}/rotate-secret",
+            rotate_secret,
+            "A new secret; for a while what is sent is signed with both",
+            {201: NewSecret},
+            no_hook,
+            body=RotateSecret,
+            auth=AUTH,
+            scope=Scope.HOOKS_MANAGE,
+        ),
+        Operation(
+            "POST",
+            "/v1/hooks/{hook_id}/deliveries/{webhook_id}/redeliver",
+            redeliver,
+            "Have a delivery sent once more, under the same webhook-id",
+            {202: DeliveryView},
+            {404: "no such hook or delivery", 409: "the hook is disabled, or it will be sent anyhow"},
             auth=AUTH,
             scope=Scope.HOOKS_MANAGE,
         ),

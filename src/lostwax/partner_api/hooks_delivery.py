@@ -67,6 +67,10 @@ class _OrdersAway(Exception):
     """Orders answered something else than a history."""
 
 
+class _NotThere(Exception):
+    """Orders does not have this version."""
+
+
 def pause_before(attempt: int, chance: float) -> float:
     """Seconds between attempt number `attempt` (from 1) and the next, with jitter: `chance` is 0 .. 1."""
     return min(FIRST_PAUSE_S * 2.0 ** min(attempt - 1, 20), LONGEST_PAUSE_S) * (0.8 + 0.4 * chance)
@@ -108,6 +112,21 @@ def judge(due: Due, answer: Answer, chance: float) -> Settled:
     )
 
 
+def _not_sent(due: Due, error: Exception, chance: float) -> Settled:
+    """What is to be sent once more could not be had from Orders: later, or never. It says nothing of the hook."""
+    gone = isinstance(error, _NotThere)
+    return Settled(
+        number=due.number,
+        hook_id=due.hook_id,
+        order_id=due.order_id,
+        version=due.version,
+        state="given_up" if gone else "due",
+        pause_s=0 if gone else pause_before(due.attempts + 1, chance),
+        error=str(error) if gone else "not sent: the order's history cannot be read just now",
+        counts=False,
+    )
+
+
 class Deliverer:
     """Delivers until cancelled. `pool` is its own; `now` stamps what is signed."""
 
@@ -124,7 +143,7 @@ class Deliverer:
     ) -> None:
         self._pool = pool
         self._dsn = dsn
-        self._orders_url = orders_url
+        self._orders = httpx.AsyncClient(base_url=orders_url, timeout=5)
         self._signer = signer
         self._sender = sender
         self._render = render
@@ -136,19 +155,20 @@ class Deliverer:
         self._outcomes: Coalescer[Settled, None] = Coalescer(self._settle, flushers=1)
 
     async def run(self) -> None:
-        """Deliver until cancelled; database, Orders and receivers may come and go."""
+        """Deliver until cancelled, once; database, Orders and receivers may come and go."""
         pause = 0.2
-        while True:
-            try:
-                await self._hold_lock_and_deliver()
-                pause = 0.2
-            except UNREACHABLE as error:
-                log.warning("web hooks: database away", extra={"error": repr(error)})
-            except Exception:
-                # A fault in here must not end the service that takes orders in.
-                log.exception("web hooks stopped, beginning again")
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, 5.0)
+        async with self._orders:
+            while True:
+                try:
+                    await self._hold_lock_and_deliver()
+                    pause = 0.2
+                except UNREACHABLE as error:
+                    log.warning("web hooks: database away", extra={"error": repr(error)})
+                except Exception:
+                    # A fault in here must not end the service that takes orders in.
+                    log.exception("web hooks stopped, beginning again")
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, 5.0)
 
     def _wake(self) -> None:
         self._something_due.set()
@@ -215,8 +235,14 @@ class Deliverer:
 
     async def _send(self, due: Due) -> None:
         try:
+            if due.order_id is not None and due.order_body is None:
+                try:
+                    due = await self._with_order(due)
+                except (httpx.HTTPError, _OrdersAway, _NotThere) as error:
+                    await self._outcomes.submit(_not_sent(due, error, random.random()))
+                    return
             body = self._render(due)
-            headers = signed_headers(due.secret, str(due.delivery_id), self._now(), body)
+            headers = signed_headers(due.secrets, str(due.delivery_id), self._now(), body)
             answer = await self._sender.post(due.url, headers, body)
             await self._outcomes.submit(judge(due, answer, random.random()))
         except UNREACHABLE as error:
@@ -229,6 +255,15 @@ class Deliverer:
         finally:
             self._under_way.pop(due.number, None)
             self._something_due.set()
+
+    async def _with_order(self, due: Due) -> Due:
+        """What is sent once more, with the order as it was at that version."""
+        assert due.order_id is not None
+        assert due.version is not None
+        page = await self._history_page(due.order_id, due.version - 1)
+        if not page or page[0].version != due.version:
+            raise _NotThere(f"Orders does not know version {due.version} of this order")
+        return msgspec.structs.replace(due, order_body=msgspec.json.encode(page[0]).decode())
 
     async def _settle(self, outcomes: Sequence[Settled]) -> Sequence[None]:
         health = [o for o in outcomes if o.counts or o.gone]
@@ -256,41 +291,43 @@ class Deliverer:
 
     async def _fill_gaps(self) -> None:
         pause = 1.0
-        async with httpx.AsyncClient(base_url=self._orders_url, timeout=5) as http:
-            while True:
-                self._something_missing.clear()
-                async with self._pool.acquire() as connection:
-                    gaps = await hooks_store.gaps(connection, _GAPS_AT_ONCE)
-                    wait_s = None if gaps else await hooks_store.seconds_to_next_gap(connection)
-                if not gaps:
-                    await _wait(self._something_missing, wait_s)
-                    continue
-                try:
-                    for gap in gaps:
-                        await self._fill(gap, await self._history(http, gap))
-                    pause = 1.0
-                except (httpx.HTTPError, _OrdersAway) as error:
-                    log.warning("web hooks wait for Orders", extra={"error": repr(error), "pause_s": pause})
-                    await asyncio.sleep(pause)
-                    pause = min(pause * 2, _LONGEST_WAIT_FOR_ORDERS_S)
+        while True:
+            self._something_missing.clear()
+            async with self._pool.acquire() as connection:
+                gaps = await hooks_store.gaps(connection, _GAPS_AT_ONCE)
+                wait_s = None if gaps else await hooks_store.seconds_to_next_gap(connection)
+            if not gaps:
+                await _wait(self._something_missing, wait_s)
+                continue
+            try:
+                for gap in gaps:
+                    await self._fill(gap, await self._history(gap))
+                pause = 1.0
+            except (httpx.HTTPError, _OrdersAway) as error:
+                log.warning("web hooks wait for Orders", extra={"error": repr(error), "pause_s": pause})
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, _LONGEST_WAIT_FOR_ORDERS_S)
 
-    async def _history(self, http: httpx.AsyncClient, gap: Gap) -> list[Order]:
+    async def _history(self, gap: Gap) -> list[Order]:
         """Versions above the gap's beginning, as Orders has them; none when it does not know the order."""
         versions: list[Order] = []
         while True:
-            response = await http.get(
-                f"/v1/orders/{gap.order_id}/history",
-                params={"after": versions[-1].version if versions else gap.after},
-                headers={"Authorization": f"Bearer {self._signer.token('orders')}"},
-            )
-            if response.status_code == 404:
-                return versions
-            if response.status_code != 200:
-                raise _OrdersAway(f"{response.status_code} {response.text[:200]}")
-            page = msgspec.json.decode(response.content, type=_History).versions
+            page = await self._history_page(gap.order_id, versions[-1].version if versions else gap.after)
             versions += page
             if len(page) < _HISTORY_PAGE:
                 return versions
+
+    async def _history_page(self, order_id: UUID, after: int) -> list[Order]:
+        response = await self._orders.get(
+            f"/v1/orders/{order_id}/history",
+            params={"after": after},
+            headers={"Authorization": f"Bearer {self._signer.token('orders')}"},
+        )
+        if response.status_code == 404:
+            return []
+        if response.status_code != 200:
+            raise _OrdersAway(f"{response.status_code} {response.text[:200]}")
+        return msgspec.json.decode(response.content, type=_History).versions
 
     async def _fill(self, gap: Gap, versions: Sequence[Order]) -> None:
         async with self._pool.acquire() as connection, connection.transaction():
@@ -306,6 +343,8 @@ class Deliverer:
     async def _sweep_now_and_then(self) -> None:
         while True:
             await self.sweep()
+            async with self._pool.acquire() as connection:
+                await hooks_store.forget_old_secrets(connection)
             await asyncio.sleep(_SWEEP_EVERY_S)
 
     async def sweep(self) -> None:

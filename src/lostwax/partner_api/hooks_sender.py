@@ -56,12 +56,14 @@ def new_secret() -> str:
     return "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
 
 
-def signed_headers(secret: str, message_id: str, at: datetime, body: bytes) -> dict[str, str]:
-    """The three headers of Standard Webhooks. `at` is in UTC."""
+def signed_headers(secrets_: Sequence[str], message_id: str, at: datetime, body: bytes) -> dict[str, str]:
+    """The three headers of Standard Webhooks, with a signature by each secret. `at` is in UTC."""
+    text = body.decode()
+    signatures = [Webhook(secret).sign(msg_id=message_id, timestamp=at, data=text) for secret in secrets_]
     return {
         "webhook-id": message_id,
         "webhook-timestamp": str(int(at.timestamp())),
-        "webhook-signature": Webhook(secret).sign(msg_id=message_id, timestamp=at, data=body.decode()),
+        "webhook-signature": " ".join(signatures),
     }
 
 

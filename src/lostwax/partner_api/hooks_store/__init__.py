@@ -7,13 +7,16 @@ are the database's, so that several machines agree on what is due.
 from lostwax.partner_api.hooks_store.registered import (
     add_hook,
     add_test,
+    change_secret,
     deliveries_page,
+    delivery,
     enable_hook,
     hook,
     hooks_of,
     lock_client,
     notify,
     remove_hook,
+    send_again,
 )
 from lostwax.partner_api.hooks_store.rows import (
     AILING,
@@ -27,7 +30,7 @@ from lostwax.partner_api.hooks_store.rows import (
     Track,
 )
 from lostwax.partner_api.hooks_store.sending import due, note_failures, note_success, settle
-from lostwax.partner_api.hooks_store.sweeping import sweep_log, sweep_removed, sweep_tracks
+from lostwax.partner_api.hooks_store.sweeping import forget_old_secrets, sweep_log, sweep_removed, sweep_tracks
 from lostwax.partner_api.hooks_store.versions import (
     add_deliveries,
     clients_with_hooks,
@@ -50,10 +53,13 @@ __all__ = [
     "add_deliveries",
     "add_hook",
     "add_test",
+    "change_secret",
     "clients_with_hooks",
     "deliveries_page",
+    "delivery",
     "due",
     "enable_hook",
+    "forget_old_secrets",
     "gaps",
     "hook",
     "hooks_of",
@@ -65,6 +71,7 @@ __all__ = [
     "notify",
     "remove_hook",
     "seconds_to_next_gap",
+    "send_again",
     "settle",
     "sweep_log",
     "sweep_removed",

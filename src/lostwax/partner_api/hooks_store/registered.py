@@ -1,5 +1,6 @@
 """What clients do with their hooks, and the log that they read."""
 
+from datetime import datetime
 from uuid import UUID
 
 from lostwax.kit.postgres import Connection
@@ -44,11 +45,25 @@ async def hook(connection: Connection, client_id: UUID, hook_id: UUID) -> Hook |
 async def remove_hook(connection: Connection, client_id: UUID, hook_id: UUID) -> bool:
     """From now on nothing is sent there; its rows are swept later. False: no such hook."""
     done = await connection.execute(
-        "UPDATE hooks SET removed_at = now(), secret = '' WHERE hook_id = $1 AND client_id = $2 AND removed_at IS NULL",
+        "UPDATE hooks SET removed_at = now(), secret = '', old_secret = NULL, old_secret_until = NULL"
+        " WHERE hook_id = $1 AND client_id = $2 AND removed_at IS NULL",
         hook_id,
         client_id,
     )
     return done == "UPDATE 1"
+
+
+async def change_secret(connection: Connection, hook_id: UUID, secret: str, grace_s: float) -> datetime:
+    """Sign with this secret from now on, and with the one of before for `grace_s` seconds more; returns until when."""
+    until = await connection.fetchval(
+        "UPDATE hooks SET secret = $2, old_secret = secret, old_secret_until = now() + make_interval(secs => $3)"
+        " WHERE hook_id = $1 RETURNING old_secret_until",
+        hook_id,
+        secret,
+        grace_s,
+    )
+    assert isinstance(until, datetime)
+    return until
 
 
 async def enable_hook(connection: Connection, hook_id: UUID) -> None:
@@ -84,6 +99,26 @@ async def add_test(connection: Connection, hook_id: UUID, delivery_id: UUID) -> 
         delivery_id,
     )
     return None if row is None else as_row(DeliveryRow, row)
+
+
+async def delivery(connection: Connection, hook_id: UUID, delivery_id: UUID) -> DeliveryRow | None:
+    """A delivery of this hook, locked."""
+    row = await connection.fetchrow(
+        f"SELECT {_DELIVERY} FROM hook_deliveries WHERE hook_id = $1 AND delivery_id = $2 FOR UPDATE",
+        hook_id,
+        delivery_id,
+    )
+    return None if row is None else as_row(DeliveryRow, row)
+
+
+async def send_again(connection: Connection, number: int) -> DeliveryRow:
+    """A settled delivery is due once more, as if for the first time. Its order is fetched when it is sent."""
+    row = await connection.fetchrow(
+        "UPDATE hook_deliveries SET state = 'due', next_at = now(), attempts = 0, first_attempt_at = NULL"
+        f" WHERE number = $1 RETURNING {_DELIVERY}",
+        number,
+    )
+    return as_row(DeliveryRow, row)  # type: ignore[no-any-return]
 
 
 async def deliveries_page(

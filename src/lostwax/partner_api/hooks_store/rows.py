@@ -61,14 +61,15 @@ class NewDelivery(msgspec.Struct, frozen=True):
 class Due(msgspec.Struct, frozen=True):
     """The next delivery of an order, or a test (no `order_id`), to be sent in `wait_s` seconds (<= 0: now).
 
-    `order_body` is there only when it is to be sent now. `age_s`: since the first attempt.
+    `order_body` is there only when it is to be sent now, and not for what is sent once more. `secrets`: one, or two
+    while it is being changed. `age_s`: since the first attempt.
     """
 
     number: int
     delivery_id: UUID
     hook_id: UUID
     url: str
-    secret: str
+    secrets: list[str]
     hook_failures: int
     order_id: UUID | None
     version: int | None

@@ -14,7 +14,10 @@ async def due(
     tell until when to wait. Without those `under_way`, and without the hooks that are `busy`."""
     rows = await connection.fetch(
         """
-        SELECT d.number, d.delivery_id, h.hook_id, h.url, h.secret, h.failures AS hook_failures, d.order_id, d.version,
+        SELECT d.number, d.delivery_id, h.hook_id, h.url,
+               CASE WHEN h.old_secret_until > now() THEN ARRAY[h.secret, h.old_secret] ELSE ARRAY[h.secret] END
+                   AS secrets,
+               h.failures AS hook_failures, d.order_id, d.version,
                d.attempts, d.age_s, d.wait_s, d.created_at, r.accepted_at,
                CASE WHEN d.wait_s <= 0 THEN d.order_body END AS order_body
         FROM hooks h

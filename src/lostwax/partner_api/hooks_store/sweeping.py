@@ -34,6 +34,13 @@ async def sweep_log(connection: Connection, days: float, limit: int) -> list[Set
     ]
 
 
+async def forget_old_secrets(connection: Connection) -> None:
+    """Those that sign no more."""
+    await connection.execute(
+        "UPDATE hooks SET old_secret = NULL, old_secret_until = NULL WHERE old_secret_until < now()"
+    )
+
+
 async def sweep_removed(connection: Connection, limit: int) -> bool:
     """Delete `limit` rows of removed hooks, and then the hooks; False: nothing is left of any."""
     # A while after the removal: transactions that still saw the hook are over.
