@@ -288,6 +288,25 @@ def problem(response: httpx.Response, status: int, code: str) -> dict[str, Any]:
     return body
 
 
+async def ship_by_api(partner: Partner, operator: Operator, order_id: str) -> None:
+    """The operator takes an approved order, makes, packs and ships it; ends when the partner sees it shipped."""
+    await order_at(partner, order_id, "MANUFACTURING_APPROVED", "REWORK", seconds=30)
+    steps = {
+        "claim": (200, "MANUFACTURING_STARTED", None),
+        "complete": (202, "MANUFACTURING_COMPLETED", None),
+        "pack": (202, "PACKAGING", None),
+        "ship": (202, "SHIPPED", {"carrier": "DHL", "tracking_number": "42"}),
+    }
+    for step, (status, leads_to, body) in steps.items():
+
+        async def taken(step: str = step, status: int = status, body: object = body) -> bool:
+            # 409 and 404: the MES has not heard of the step before yet.
+            return (await operator.post(f"/v1/orders/{order_id}/{step}", json=body)).status_code == status
+
+        await wait_for(taken)
+        await order_at(partner, order_id, leads_to)
+
+
 async def wait_for(condition: Callable[[], Any | Awaitable[Any]], seconds: float = 20) -> Any:
     """The first true value of `condition`, a plain or async function asked again and again. Fails after `seconds`."""
     deadline = time.monotonic() + seconds
