@@ -19,20 +19,19 @@ class _Connection(asyncio.Protocol):
     def __init__(self, load: "_Load") -> None:
         self._load = load
         self._transport: Any = None  # uvloop's own class, no asyncio.Transport
-        self._sent = 0.0
+        self._due = 0.0
         self._buffer = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
-        self._next()
+        self._load.idle(self)
 
-    def _next(self) -> None:
-        request = self._load.next_request()
-        if request is None:
-            self._transport.close()
-            return
-        self._sent = time.perf_counter()
+    def send(self, request: bytes, due: float) -> None:
+        self._due = due
         self._transport.write(request)
+
+    def close(self) -> None:
+        self._transport.close()
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data
@@ -45,34 +44,63 @@ class _Connection(asyncio.Protocol):
         if len(self._buffer) < end + 4 + length:
             return
         self._buffer = b""
-        self._load.answered(int(head[9:12]), time.perf_counter() - self._sent)
-        self._next()
+        status = int(head[9:12])
+        if status == 503 and b"retry-after:" not in head:
+            status = -503
+        self._load.answered(status, time.perf_counter() - self._due)
+        self._load.idle(self)
 
     def connection_lost(self, _: Exception | None) -> None:
         self._load.closed()
 
 
 class _Load:
-    def __init__(self, head: str, body: str, seconds: float, tag: str) -> None:
-        self._head, self._body, self._tag = head, body, tag
-        self._until = time.perf_counter() + seconds
+    """With a `rate` requests are due at fixed times, and latency counts from then, also while no connection is free;
+    without one each connection sends its next request as soon as it is answered."""
+
+    def __init__(
+        self, requests: list[list[str]], seconds: float, tag: str, rate: float | None, most: int | None
+    ) -> None:
+        self._requests, self._tag, self._rate, self._most = requests, tag, rate, most
+        self._began = time.perf_counter()
+        self._until = self._began + seconds
         self._count = 0
         self._open = 0
+        self._idle: list[_Connection] = []
         self.done = asyncio.Event()
         self.statuses: dict[int, int] = {}
-        self.latencies: list[float] = []
+        self.latencies: dict[int, list[float]] = {}
 
-    def next_request(self) -> bytes | None:
-        if time.perf_counter() >= self._until:
-            return None
+    def idle(self, connection: _Connection) -> None:
+        if self._over(time.perf_counter()):
+            connection.close()
+        elif self._rate is None:
+            connection.send(self._next(), time.perf_counter())
+        else:
+            self._idle.append(connection)
+
+    async def pace(self) -> None:
+        assert self._rate is not None
+        while not self._over(now := time.perf_counter()):
+            while self._idle and (due := self._began + self._count / self._rate) <= now and not self._over(now):
+                self._idle.pop().send(self._next(), due)
+            await asyncio.sleep(0.001)
+        for connection in self._idle:
+            connection.close()
+
+    def _over(self, now: float) -> bool:
+        return now >= self._until or (self._most is not None and self._count >= self._most)
+
+    def _next(self) -> bytes:
+        head, body = self._requests[self._count % len(self._requests)]
         self._count += 1
-        body = self._body.replace("@N@", f"{self._tag}-{self._count}")
-        head = self._head.replace("@N@", f"{self._tag}-{self._count}").replace("@LENGTH@", str(len(body.encode())))
+        body = body.replace("@N@", f"{self._tag}-{self._count}")
+        head = head.replace("@N@", f"{self._tag}-{self._count}").replace("@LENGTH@", str(len(body.encode())))
         return f"{head}\r\n\r\n{body}".encode()
 
     def answered(self, status: int, seconds: float) -> None:
         self.statuses[status] = self.statuses.get(status, 0) + 1
-        self.latencies.append(seconds)
+        self.latencies.setdefault(status, []).append(seconds)
 
     def opened(self) -> None:
         self._open += 1
@@ -85,32 +113,39 @@ class _Load:
 
 async def _run(arguments: dict[str, Any]) -> dict[str, Any]:
     loop = asyncio.get_running_loop()
-    load = _Load(arguments["head"], arguments["body"], arguments["seconds"], arguments["tag"])
+    requests = arguments.get("requests") or [[arguments["head"], arguments.get("body", "")]]
+    rate = arguments.get("rate")
+    load = _Load(requests, arguments["seconds"], arguments["tag"], rate, arguments.get("most"))
     began = time.perf_counter()
     for _ in range(arguments["in_flight"]):
         load.opened()
         await loop.create_connection(lambda: _Connection(load), arguments["host"], arguments["port"])
+    if rate is not None:
+        await load.pace()
     await load.done.wait()
     seconds = time.perf_counter() - began
-    ordered = sorted(load.latencies)
+    well = sorted(s for status, some in load.latencies.items() if 200 <= status < 300 for s in some)
 
     def at(share: float) -> float:
-        return round(1000 * ordered[min(len(ordered) - 1, int(share * len(ordered)))], 2) if ordered else 0.0
+        return round(1000 * well[min(len(well) - 1, int(share * len(well)))], 2) if well else 0.0
 
     return {
         "seconds": seconds,
         "statuses": load.statuses,
         "p50_ms": at(0.5),
+        "p95_ms": at(0.95),
         "p99_ms": at(0.99),
         "max_ms": at(1.0),
     }
 
 
 def load(**arguments: Any) -> dict[str, Any]:
-    """Keep `in_flight` requests under way for `seconds`. `head` and `body` may hold @N@ (a fresh number) and
-    @LENGTH@ (of the body). Returns seconds, statuses, p50_ms, p99_ms, max_ms."""
+    """Keep `in_flight` requests under way for `seconds`, or send `rate` a second over so many connections, `most` in
+    all. `head` and `body`, or `requests` as pairs of them, taken in turn, may hold @N@ (a fresh number) and @LENGTH@
+    (of the body). Returns seconds, statuses (-503: one without Retry-After), and of the answers 2xx p50_ms, p95_ms,
+    p99_ms, max_ms."""
     done = subprocess.run(
-        [sys.executable, str(Path(__file__).resolve())],
+        [sys.executable, "-P", str(Path(__file__).resolve())],
         input=json.dumps(arguments),
         capture_output=True,
         text=True,

@@ -42,7 +42,7 @@ def bench(
     if name is None or name.replace("-", "_") not in names:
         typer.echo(f"no benchmark {name or ''}: there are {', '.join(names)}", err=True)
         raise typer.Exit(2)
-    sys.path.insert(0, str(folder))
+    sys.path.append(str(folder))  # last: a benchmark may have the name of a module
     spec = importlib.util.spec_from_file_location(f"bench_{name}", folder / f"{name.replace('-', '_')}.py")
     assert spec is not None
     assert spec.loader is not None
