@@ -407,4 +407,4 @@ def test_large_models_are_heavy(size: int, heavy: bool) -> None:
     specification = a_specification()
     model = msgspec.structs.replace(specification.model, size_bytes=size)
     order = an_order(specification=msgspec.structs.replace(specification, model=model))
-    assert domain.is_heavy(order) is heavy
+    assert domain.is_heavy(order.specification) is heavy

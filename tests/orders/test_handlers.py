@@ -54,7 +54,6 @@ from lostwax.contracts.orders import (
     StartManufacturing,
     Status,
 )
-from lostwax.contracts.pricing import PriceRequest
 from lostwax.kit import dead
 from lostwax.kit.kafka import Publisher
 from lostwax.kit.messages import Incoming, Later, Poison
@@ -62,7 +61,7 @@ from lostwax.kit.objects import Bucket, S3Settings
 from lostwax.kit.postgres import open_pool
 from lostwax.kit.shards import NotOwner, Shard, ShardMap, assign_first_buckets, first_owner
 from lostwax.local.stack import Stack
-from lostwax.orders import changes, domain, handlers, model_handlers, parking, worker
+from lostwax.orders import changes, domain, handlers, model_handlers, parking, price_jobs, worker
 from lostwax.orders.changes import Orders
 
 MIGRATIONS = Path(lostwax.orders.__file__).parent / "migrations"
@@ -212,14 +211,14 @@ async def test_an_order_whose_model_is_stored_asks_for_its_price_at_once(orders:
     await handlers.create_orders(orders, shard, [request, request])
     order, job_id = await stored_order(orders, request.order_id)
     assert job_id == domain.price_job(order)
-    (asked,) = await told(shard, PriceRequest, job_id)
-    assert (asked.subject_id, asked.specification, asked.tariff) == (
-        request.order_id,
+    async with shard.pool.acquire() as connection:
+        (asked,) = await price_jobs.waiting_for(connection, [request.order_id])
+    assert (asked.job_id, asked.account, asked.specification, asked.tariff) == (
+        job_id,
+        ACCOUNT,
         request.specification,
-        orders.tariff,
+        orders.tariff.version,
     )
-    partition = await shard.pool.fetchval("SELECT partition FROM outbox WHERE key = $1", str(job_id))
-    assert partition == partition_of(bucket_of(request.order_id))
     assert await told(shard, ModelNeeded, sha256) == []
 
 
@@ -233,9 +232,8 @@ async def test_a_large_model_goes_down_the_heavy_lane(orders: Orders) -> None:
             specification=a_specification(model=ModelRef(sha256=sha256, size_bytes=size, name="large.stl"))
         )
         await handlers.create_orders(orders, shard, [request])
-        job_id = (await stored_order(orders, request.order_id))[1]
-        lanes[size] = await shard.pool.fetchval("SELECT topic FROM outbox WHERE key = $1", str(job_id))
-    assert lanes == {9_999_999: topics.PRICING_QUICK.name, 10_000_000: topics.PRICING_HEAVY.name}
+        lanes[size] = await shard.pool.fetchval("SELECT lane FROM price_jobs WHERE subject_id = $1", request.order_id)
+    assert lanes == {9_999_999: "quick", 10_000_000: "heavy"}
 
 
 async def test_a_price_counts_once_and_only_for_its_job(orders: Orders) -> None:
@@ -537,7 +535,8 @@ async def test_a_model_that_is_ready_moves_its_order_once(orders: Orders, failur
     order, job_id = await stored_order(orders, request.order_id)
     if failure is None:
         assert (order.status, order.version, job_id) == (Status.SUBMITTED, 1, domain.price_job(order))
-        assert len(await told(shard, PriceRequest, domain.price_job(order))) == 1
+        async with shard.pool.acquire() as connection:
+            assert [j.job_id for j in await price_jobs.waiting_for(connection, [order.order_id])] == [job_id]
     else:
         assert (order.status, order.version, order.failure, job_id) == (Status.PRICE_FAILED, 2, failure, None)
 

@@ -11,13 +11,14 @@ from lostwax.contracts import topics
 from lostwax.contracts.metrics import COMMANDS_DECIDED, ORDER_STEPS
 from lostwax.contracts.models import ModelNeeded
 from lostwax.contracts.orders import Command, Order, OrderChanged, Outcome, Resubmit, Status
-from lostwax.contracts.pricing import PriceRequest, PriceResult, Tariff
-from lostwax.kit import metrics, outbox
+from lostwax.contracts.pricing import PriceResult, Tariff
+from lostwax.kit import metrics, outbox, tracing
 from lostwax.kit.objects import Bucket
 from lostwax.kit.outbox import Message
 from lostwax.kit.postgres import Connection
 from lostwax.kit.shards import ShardMap
-from lostwax.orders import domain, store
+from lostwax.orders import domain, price_jobs, store
+from lostwax.orders.price_jobs import Lane, PriceJob, SubjectKind
 from lostwax.orders.store import Entry
 
 _steps = metrics.counter(ORDER_STEPS)
@@ -55,6 +56,9 @@ class Changes:
         self.versions: list[Order] = []
         self.touched: set[UUID] = set()
         self.messages: list[Message] = []
+        self._jobs: dict[UUID, PriceJob] = {}
+        self._superseded: set[UUID] = set()
+        self._answered: set[UUID] = set()
 
     def create(self, entry: Entry) -> None:
         """An order that has just been inserted as it stands."""
@@ -66,6 +70,8 @@ class Changes:
         """The next version of an order that is among the entries. Its price job goes on while it awaits a price."""
         before = self.entries[order.order_id]
         waits = domain.awaits_price(order)
+        if before.price_job_id is not None and not waits:
+            self._superseded.add(before.price_job_id)
         self.entries[order.order_id] = Entry(
             order, before.price_job_id if waits else None, before.kept_price if waits else None
         )
@@ -86,7 +92,9 @@ class Changes:
         self.messages.append(outbox.message(topics.MODEL_TRANSFERS, sha256, needed))
 
     def take_price(self, entry: Entry, result: PriceResult, now: datetime) -> None:
-        """Apply the result of the entry's current job, or keep it while the order is on hold."""
+        """Apply the result of the entry's current job, or keep it while the order is on hold. Answered is answered:
+        the job leaves the queue whether its result counts or not."""
+        self._answered.add(result.job_id)
         if not domain.awaits_price(entry.order) or result.job_id != entry.price_job_id:
             return
         if entry.order.status is Status.ON_HOLD:
@@ -98,20 +106,26 @@ class Changes:
         ):
             self.take(version)
 
+    def drop_answer(self, result: PriceResult) -> None:
+        """A result that nobody waits for frees its place all the same."""
+        self._answered.add(result.job_id)
+
     def _tell(self, order: Order) -> None:
         self.versions.append(order)
         self.messages.append(outbox.message(topics.ORDER_CHANGES, order.order_id, OrderChanged(order)))
 
     def _request_price(self, order: Order, job_id: UUID) -> None:
-        lane = topics.PRICING_HEAVY if domain.is_heavy(order) else topics.PRICING_QUICK
-        request = PriceRequest(
+        """Let a job wait for the desk."""
+        self._jobs[job_id] = PriceJob(
             job_id=job_id,
+            kind=SubjectKind.ORDER,
             subject_id=order.order_id,
             account=order.account,
+            lane=Lane.HEAVY if domain.is_heavy(order.specification) else Lane.QUICK,
             specification=order.specification,
-            tariff=self._orders.tariff,
+            tariff=self._orders.tariff.version,
+            traceparent=tracing.current.get(),
         )
-        self.messages.append(outbox.message(lane, job_id, request, placed_by=order.order_id))
 
     def obey(self, commands: Sequence[Command], now: datetime) -> list[Outcome]:
         """Apply commands in sequence; each has one outcome, refused ones change nothing."""
@@ -148,6 +162,10 @@ class Changes:
         await store.update_orders(connection, [self.entries[i] for i in sorted(self.touched)])
         await store.insert_history(connection, self.versions)
         await outbox.add(connection, self.messages)
+        gone = self._superseded | self._answered
+        await price_jobs.insert(connection, [job for job_id, job in self._jobs.items() if job_id not in gone])
+        await price_jobs.remove(connection, self._superseded - self._answered - set(self._jobs))
+        await price_jobs.answer(connection, self._answered - set(self._jobs))
         for order in self.versions:
             _steps.add(1, order.transition.source or "", order.transition.target)
 

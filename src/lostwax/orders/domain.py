@@ -29,6 +29,7 @@ from lostwax.contracts.orders import (
     Resume,
     Rework,
     Ship,
+    Specification,
     StartManufacturing,
     Status,
     Transition,
@@ -144,8 +145,9 @@ def price_job(order: Order) -> UUID:
     return derived_id("price", str(order.order_id), str(order.version))
 
 
-def is_heavy(order: Order) -> bool:
-    return order.specification.model.size_bytes >= HEAVY_MODEL_BYTES
+def is_heavy(specification: Specification) -> bool:
+    """Whether it is priced in the heavy lane."""
+    return specification.model.size_bytes >= HEAVY_MODEL_BYTES
 
 
 def awaits_price(order: Order) -> bool:

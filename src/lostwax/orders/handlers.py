@@ -182,6 +182,7 @@ async def take_prices(orders: Orders, shard: Shard, results: Sequence[PriceResul
         for result in results:
             entry = changes.entries.get(result.subject_id)
             if entry is None:
+                changes.drop_answer(result)
                 log.warning("price for an unknown order", extra={"order": result.subject_id, "job": result.job_id})
                 continue
             changes.take_price(entry, result, now)

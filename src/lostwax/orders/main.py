@@ -22,7 +22,8 @@ from lostwax.kit.service import run, serve
 from lostwax.kit.service_calls import publishing_operations
 from lostwax.kit.settings import read_settings
 from lostwax.kit.shards import Shard, ShardMap, assign_first_buckets
-from lostwax.orders import api, changes, models_api, parking, worker
+from lostwax.orders import api, changes, models_api, parking, price_jobs_api, worker
+from lostwax.orders.desk import Desk
 from lostwax.orders.expectations import Expectations
 from lostwax.orders.settings import Settings
 
@@ -134,6 +135,7 @@ async def serve_orders(settings: Settings) -> None:
             [
                 *api.operations(shard_map, verifier),
                 *models_api.operations(shard_map, models, verifier),
+                *price_jobs_api.operations(shard_map, settings.price_terms, verifier),
                 api.announcement_operation(expectations, verifier),
                 *publishing_operations(WRITES, limits, control, verifier),
             ],
@@ -148,6 +150,7 @@ async def serve_orders(settings: Settings) -> None:
             background=[
                 ("publishing limits", limits.run()),
                 *[(f"relay {s.number}", r.run()) for s, r in zip(shards, relays, strict=True)],
+                *[(f"desk {s.number}", Desk(orders, s, settings.price_terms).run()) for s in shards],
                 ("shards that were away", _prepare_when_back(away, shard_map)),
                 ("consumer", runner.run()),
                 ("expectations", expectations.run()),

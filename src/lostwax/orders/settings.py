@@ -3,6 +3,7 @@
 import msgspec
 
 from lostwax.kit.objects import S3Settings
+from lostwax.orders.price_jobs import Lane, Terms
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -24,11 +25,23 @@ class Settings(msgspec.Struct, frozen=True):
     traces_share: float = 0.1
     instance: str = ""
     largest_model_bytes: int = 300_000_000
+    # Of each shard: price jobs out at once, and seconds until one that is not answered is asked again.
+    price_window_quick: int = 64
+    price_window_heavy: int = 2
+    price_patience_quick_s: float = 60.0
+    price_patience_heavy_s: float = 600.0
 
     @property
     def channels(self) -> dict[str, str]:
         """Address by channel, from `name=http://host:port`."""
         return dict(entry.split("=", 1) for entry in self.channel_urls)
+
+    @property
+    def price_terms(self) -> dict[Lane, Terms]:
+        return {
+            Lane.QUICK: Terms(self.price_window_quick, self.price_patience_quick_s),
+            Lane.HEAVY: Terms(self.price_window_heavy, self.price_patience_heavy_s),
+        }
 
     @property
     def s3(self) -> S3Settings:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 
@@ -15,6 +16,9 @@ from lostwax.pricing.sandbox import Sandbox
 
 log = logging.getLogger(__name__)
 
+_NICE_FOR_GIANTS = 15
+"""So that a giant gets what the others leave of the cores."""
+
 
 class Pricer:
     """Prices requests; each model is fetched and measured once, however many ask for it at the same time."""
@@ -24,6 +28,8 @@ class Pricer:
         self._sandbox = sandbox
         self._measured = MeasuredModels()
         self._under_way: dict[str, asyncio.Task[Geometry | PriceFailure]] = {}
+        # Two jobs a core: one may fetch while another is measured; more would only hold memory and disk.
+        self._turn = asyncio.Semaphore(2 * (os.cpu_count() or 1))
         # Giants take turns, so that at least one place is left for the others.
         self._heavy_turn = asyncio.Semaphore(1)
 
@@ -54,12 +60,13 @@ class Pricer:
         return await asyncio.shield(task)
 
     async def _measure_in_turn(self, model: ModelRef, heavy: bool) -> Geometry | PriceFailure:
-        if not heavy:
-            return await self._measure(model)
-        async with self._heavy_turn:
-            return await self._measure(model)
+        if heavy:
+            async with self._heavy_turn:
+                return await self._measure(model, _NICE_FOR_GIANTS)
+        async with self._turn:
+            return await self._measure(model, 0)
 
-    async def _measure(self, model: ModelRef) -> Geometry | PriceFailure:
+    async def _measure(self, model: ModelRef, nice: int) -> Geometry | PriceFailure:
         with NamedTemporaryFile(prefix="lostwax-price-", suffix=Path(model.name).suffix) as file:
             path = Path(file.name)
             try:
@@ -67,7 +74,7 @@ class Pricer:
                 if digest != model.sha256:
                     return _store_at_fault("its content has changed")
                 with tracing.span("measure", size_bytes=model.size_bytes):
-                    measured: Geometry | PriceFailure = await self._sandbox.measure(path)
+                    measured: Geometry | PriceFailure = await self._sandbox.measure(path, nice=nice)
             except NoSuchObject:
                 return _store_at_fault("it is not there")
             except TooLong:

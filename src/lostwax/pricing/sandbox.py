@@ -59,6 +59,7 @@ class _Job(msgspec.Struct, frozen=True):
 
     job: int
     path: str | None = None
+    nice: int = 0
 
 
 class _Answer(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -127,14 +128,16 @@ class Sandbox:
             self._process = process
             self._reader = asyncio.create_task(self._read(process), name="pricing sandbox")
 
-    async def measure(self, path: str | os.PathLike[str]) -> Geometry:
-        """Geometry of the file at `path`, as drawn. Raises ModelUnreadable: what is wrong with the file, or code
-        `too_complex` (it exceeded its limits) or `crashed` (measuring it died, twice if it took the process along)."""
+    async def measure(self, path: str | os.PathLike[str], *, nice: int = 0) -> Geometry:
+        """Geometry of the file at `path`, as drawn; `nice` 0 .. 19 lowers the priority at which it is measured.
+
+        Raises ModelUnreadable: what is wrong with the file, or code `too_complex` (it exceeded its limits) or `crashed`
+        (measuring it died, twice if it took the process along)."""
         async with self._turn:
             for _ in range(2):
                 await self.start()
                 try:
-                    answer = await self._ask(os.path.abspath(path))
+                    answer = await self._ask(os.path.abspath(path), nice)
                 except _Died:
                     continue
                 if answer.geometry is not None:
@@ -159,7 +162,7 @@ class Sandbox:
                 await process.wait()
             await reader
 
-    async def _ask(self, path: str) -> _Answer:
+    async def _ask(self, path: str, nice: int) -> _Answer:
         process = self._process
         if process is None:
             raise _Died
@@ -169,7 +172,7 @@ class Sandbox:
         future: asyncio.Future[_Answer] = asyncio.get_running_loop().create_future()
         self._waiting[job] = future
         try:
-            process.stdin.write(msgspec.json.encode(_Job(job, path)) + b"\n")
+            process.stdin.write(msgspec.json.encode(_Job(job, path, nice)) + b"\n")
             return await future
         except asyncio.CancelledError:
             if process.returncode is None and not process.stdin.is_closing():
@@ -238,7 +241,7 @@ def _serve(limits: Limits) -> None:
                         if asked.path is None:
                             _kill([child for child in children.values() if child.job == asked.job])
                         else:
-                            reading, child = _fork(asked.job, asked.path, base, limits, answers)
+                            reading, child = _fork(asked, base, limits, answers)
                             children[reading] = child
                             selector.register(reading, selectors.EVENT_READ)
                     continue
@@ -254,25 +257,27 @@ def _serve(limits: Limits) -> None:
             _kill([child for child in children.values() if child.kill_at <= time.monotonic()])
 
 
-def _fork(job: int, path: str, base: int, limits: Limits, answers: int) -> tuple[int, _Child]:
+def _fork(asked: _Job, base: int, limits: Limits, answers: int) -> tuple[int, _Child]:
     reading, writing = os.pipe()
     pid = os.fork()
     if pid == 0:
         os.close(reading)
         os.close(answers)
         os.close(0)
-        _work(job, path, base, limits, writing)
+        _work(asked, base, limits, writing)
     os.close(writing)
-    return reading, _Child(job, pid, time.monotonic() + limits.wall_s)
+    return reading, _Child(asked.job, pid, time.monotonic() + limits.wall_s)
 
 
-def _work(job: int, path: str, base: int, limits: Limits, writing: int) -> NoReturn:
+def _work(asked: _Job, base: int, limits: Limits, writing: int) -> NoReturn:
     """The child: measures one file within its limits and exits, 0 when it could answer."""
     status = 1
     try:
         from lostwax.pricing import mesh
 
         _die_with_parent()
+        job, path = asked.job, str(asked.path)
+        os.nice(asked.nice)
         try:
             size = Path(path).stat().st_size
             if base:

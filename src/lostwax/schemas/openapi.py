@@ -14,6 +14,7 @@ from lostwax.kit.service_calls import publishing_operations
 from lostwax.mes import api as mes
 from lostwax.orders import api as orders
 from lostwax.orders import models_api as orders_models
+from lostwax.orders import price_jobs_api as orders_price_jobs
 from lostwax.partner_api import api as partner_api
 from lostwax.partner_api import hooks_api, keys_api, models_api
 
@@ -41,6 +42,7 @@ SERVICES: Mapping[str, tuple[str, Callable[[], list[Operation]]]] = {
         lambda: [
             *orders.operations(_NOTHING, _NOTHING),
             *orders_models.operations(_NOTHING, _NOTHING, _NOTHING),
+            *orders_price_jobs.operations(_NOTHING, _NOTHING, _NOTHING),
             orders.announcement_operation(_NOTHING, _NOTHING),
             *_publishing(),
         ],
