@@ -4,6 +4,7 @@ import hashlib
 import os
 import time
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -135,7 +136,9 @@ def _follow(client: "httpx.Client", console: "Console", order_id: str) -> Iterat
     import httpx
 
     status = None
-    with console.status("following; Ctrl-C leaves the order alone"):
+    following = "following; Ctrl-C leaves the order alone"
+    with console.status(following) as line:
+        asked_at = time.monotonic()
         while status not in ENDS:
             try:
                 response = client.get(f"/v1/orders/{order_id}")
@@ -147,9 +150,32 @@ def _follow(client: "httpx.Client", console: "Console", order_id: str) -> Iterat
             seen: dict[str, Any] = _told(response, console, 200)
             if seen["status"] != status:
                 status = seen["status"]
+                line.update(following)
                 yield seen
+                asked_at = time.monotonic()
             else:
+                if status == "SUBMITTED" and time.monotonic() - asked_at > 1:
+                    line.update(_place(client, order_id) or following)
+                    asked_at = time.monotonic()
                 time.sleep(0.1)
+
+
+def _place(client: "httpx.Client", order_id: str) -> str | None:
+    """Where the order's price stands, in words; None when nobody can say."""
+    import httpx
+
+    try:
+        response = client.get(f"/v1/orders/{order_id}/price-job")
+    except httpx.TransportError:
+        return None
+    if response.status_code != 200:
+        return None
+    job = response.json()
+    words = "being priced" if job["place"] == 0 else f"place {job['place']} in the queue of {job['lane']} prices"
+    if job["expected_at"] is not None:
+        expected = datetime.fromisoformat(job["expected_at"]).astimezone()
+        words += f", expected at {expected:%H:%M:%S}"
+    return words + (f", asked {job['attempts']} times" if job["attempts"] > 1 else "")
 
 
 def _show_price(console: "Console", quote: dict[str, Any]) -> None:

@@ -25,6 +25,7 @@ from lostwax.kit.shards import Shard, ShardMap, assign_first_buckets
 from lostwax.orders import api, changes, models_api, parking, price_jobs_api, worker
 from lostwax.orders.desk import Desk
 from lostwax.orders.expectations import Expectations
+from lostwax.orders.price_jobs import Lane, Terms
 from lostwax.orders.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -130,12 +131,16 @@ async def serve_orders(settings: Settings) -> None:
         async def consumes() -> str | None:
             return runner.readiness
 
+        terms = {
+            Lane.QUICK: Terms(settings.price_window_quick, settings.price_patience_quick_s),
+            Lane.HEAVY: Terms(settings.price_window_heavy, settings.price_patience_heavy_s),
+        }
         app = build_app(
             "orders",
             [
                 *api.operations(shard_map, verifier),
                 *models_api.operations(shard_map, models, verifier),
-                *price_jobs_api.operations(shard_map, settings.price_terms, verifier),
+                *price_jobs_api.operations(shard_map, terms, verifier),
                 api.announcement_operation(expectations, verifier),
                 *publishing_operations(WRITES, limits, control, verifier),
             ],
@@ -150,7 +155,7 @@ async def serve_orders(settings: Settings) -> None:
             background=[
                 ("publishing limits", limits.run()),
                 *[(f"relay {s.number}", r.run()) for s, r in zip(shards, relays, strict=True)],
-                *[(f"desk {s.number}", Desk(orders, s, settings.price_terms).run()) for s in shards],
+                *[(f"desk {s.number}", Desk(orders, s, terms).run()) for s in shards],
                 ("shards that were away", _prepare_when_back(away, shard_map)),
                 ("consumer", runner.run()),
                 ("expectations", expectations.run()),

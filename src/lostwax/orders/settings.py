@@ -3,7 +3,6 @@
 import msgspec
 
 from lostwax.kit.objects import S3Settings
-from lostwax.orders.price_jobs import Lane, Terms
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -35,13 +34,6 @@ class Settings(msgspec.Struct, frozen=True):
     def channels(self) -> dict[str, str]:
         """Address by channel, from `name=http://host:port`."""
         return dict(entry.split("=", 1) for entry in self.channel_urls)
-
-    @property
-    def price_terms(self) -> dict[Lane, Terms]:
-        return {
-            Lane.QUICK: Terms(self.price_window_quick, self.price_patience_quick_s),
-            Lane.HEAVY: Terms(self.price_window_heavy, self.price_patience_heavy_s),
-        }
 
     @property
     def s3(self) -> S3Settings:

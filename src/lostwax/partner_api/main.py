@@ -15,11 +15,12 @@ from lostwax.kit.postgres import open_pool
 from lostwax.kit.rate_limit import Limit, RateLimiter
 from lostwax.kit.service import run, serve
 from lostwax.kit.settings import read_settings
-from lostwax.partner_api import api, handlers, hooks_api, keys_api, models_api, worker
+from lostwax.partner_api import api, handlers, hooks_api, keys_api, models_api, price_jobs_api, worker
 from lostwax.partner_api.callers import Callers
 from lostwax.partner_api.hooks_delivery import Deliverer
 from lostwax.partner_api.hooks_sender import Sender
 from lostwax.partner_api.models import Models
+from lostwax.partner_api.orders_client import OrdersClient
 from lostwax.partner_api.settings import Settings
 
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -38,6 +39,8 @@ async def serve_partner_api(settings: Settings) -> None:
         callers = Callers(pool, limiter, Limit(settings.client_rate_per_s, settings.client_burst), now=utc_now)
         plumbing = Plumbing("partner_api", settings, pool, worker.routes(door))
         signer = ServiceSigner("partner_api", settings.service_key)
+        orders = OrdersClient(settings.orders_url, signer)
+        resources.push_async_callback(orders.close)
         announcer = Announcer(
             pool,
             settings.database_url,
@@ -65,6 +68,7 @@ async def serve_partner_api(settings: Settings) -> None:
                     [
                         *api.operations(door),
                         *models_api.operations(models),
+                        *price_jobs_api.operations(door, orders),
                         *hooks_api.operations(pool, sender),
                         *keys_api.operations(pool, utc_now),
                     ]
