@@ -3,7 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 from random import Random
 from uuid import UUID
@@ -84,8 +84,7 @@ async def a_desk(orders: Orders, **terms: Terms) -> AsyncIterator[Desk]:
         yield desk
     finally:
         task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+        await asyncio.wait([task])
 
 
 async def let_wait(orders: Orders, account: UUID, count: int, lane: Lane = Lane.QUICK) -> list[UUID]:
@@ -242,7 +241,7 @@ async def test_places_go_to_whoever_has_the_fewest_out_as_a_plain_loop_would_giv
 
 async def test_never_more_than_the_window_is_out_however_it_is_asked_for(orders: Orders) -> None:
     """Orders come, prices come, two desks work and are killed in turn; in the end everything was published once."""
-    pool, most = shard_of(orders).pool, 0
+    pool, most, over = shard_of(orders).pool, 0, False
     jobs: list[UUID] = []
 
     async def come() -> None:
@@ -260,16 +259,15 @@ async def test_never_more_than_the_window_is_out_however_it_is_asked_for(orders:
             done |= {r.job_id for r in some}
 
     async def desks() -> None:
-        while True:
+        while not over:
             async with a_desk(orders), a_desk(orders):
                 await asyncio.sleep(0.15)
 
     working = asyncio.create_task(desks())
     async with asyncio.timeout(30):
         await asyncio.gather(come(), look())
-    working.cancel()
-    with suppress(asyncio.CancelledError):
-        await working
+    over = True
+    await working
     assert most == QUICK
     assert sorted(await ids_published(orders)) == sorted(jobs)
 

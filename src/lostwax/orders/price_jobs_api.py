@@ -52,12 +52,14 @@ def operations(shards: ShardMap, terms: Mapping[Lane, Terms], verifier: ServiceV
             )
         )
 
-    return [Operation(
-        "GET",
-        "/v1/orders/{order_id}/price-job",
-        get_price_job,
-        "The place of an order's price in the queue, and when it is expected",
-        {200: PriceJobView},
-        {404: "no price is due"},
-        auth=SERVICE_AUTH,
-    )]
+    return [
+        Operation(
+            "GET",
+            "/v1/orders/{order_id}/price-job",
+            get_price_job,
+            "The place of an order's price in the queue, and when it is expected",
+            {200: PriceJobView},
+            {404: "no price is due"},
+            auth=SERVICE_AUTH,
+        )
+    ]
