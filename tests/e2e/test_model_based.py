@@ -543,8 +543,6 @@ async def world(stack: Stack) -> AsyncIterator[World]:
 )
 @given(drawn=starts, then=steps)
 async def test_any_interleaving_ends_where_the_model_says(world: World, drawn: list[Start], then: list[Step]) -> None:
-    import time
-
     await world.begin(drawn)
     for step in then:
         await world.take(step)
