@@ -6,8 +6,10 @@ import asyncpg
 import httpx
 
 from lostwax import samples
+from lostwax.contracts.staff import Role
+from lostwax.crm.handlers import add_staff
+from lostwax.kit.clock import utc_now
 from lostwax.local.stack import Stack
-from lostwax.mes.handlers import add_operator
 from lostwax.partner_api.keys import add_client
 from lostwax.samples.files import binary
 
@@ -23,12 +25,16 @@ async def a_partner(stack: Stack, name: str = "bench") -> tuple[UUID, str]:
 
 
 async def operators(stack: Stack, count: int) -> list[str]:
-    """Bearer credentials of so many operators."""
-    connection = await asyncpg.connect(stack.env("mes")["LOSTWAX_DATABASE_URL"])
+    """Tokens of so many operators, signed in."""
+    connection = await asyncpg.connect(stack.env("crm")["LOSTWAX_DATABASE_URL"])
     try:
-        return [(await add_operator(connection, f"operator {n}"))[1] for n in range(count)]
+        names = [f"operator {n}" for n in range(count)]
+        badges = [(await add_staff(connection, name, Role.OPERATOR, utc_now()))[1] for name in names]
     finally:
         await connection.close()
+    async with httpx.AsyncClient(base_url=stack.url("crm"), timeout=20) as crm:
+        answers = [await crm.post("/v1/sign-in", json={"badge": badge}) for badge in badges]
+    return [str(answer.raise_for_status().json()["token"]) for answer in answers]
 
 
 def upload_model(stack: Stack, key: str, *, around: int = 64, across: int = 8, width: float = 3.0) -> str:

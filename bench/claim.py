@@ -40,7 +40,7 @@ async def _run(stack: Stack, orders: int) -> dict[str, Any]:
     try:
         for number, order_id in enumerate(ids):
             results = await asyncio.gather(
-                *(_claim(*pair, order_id, badge) for pair, badge in zip(connections, credentials, strict=True))
+                *(_claim(*pair, order_id, token) for pair, token in zip(connections, credentials, strict=True))
             )
             statuses = sorted(status for status, _ in results)
             assert statuses == [200] + [409] * (AT_ONCE - 1), statuses

@@ -37,11 +37,12 @@ from lostwax.contracts.orders import (
     Transition,
 )
 from lostwax.contracts.pricing import NotPriced, Priced, PriceResult
+from lostwax.contracts.staff import Role
+from lostwax.crm.handlers import add_staff
 from lostwax.kit.auth import ServiceSigner
 from lostwax.kit.kafka import OutgoingRecord
 from lostwax.kit.kafka_reading import read_to_end
 from lostwax.local.stack import Stack
-from lostwax.mes.handlers import add_operator
 from lostwax.partner_api.keys import add_client
 from lostwax.samples.files import binary
 
@@ -182,12 +183,20 @@ class Partner(httpx.AsyncClient):
     key: str
 
 
-class Operator(httpx.AsyncClient):
-    """An operator's browser: speaks to the MES with their badge."""
+class Member(httpx.AsyncClient):
+    """A member of the staff, signed in: speaks to one of the staff's doors with their token."""
 
-    operator_id: UUID
+    staff_id: UUID
     name: str
     badge: str
+    token: str
+
+    @property
+    def operator_id(self) -> UUID:
+        return self.staff_id
+
+
+Operator = Member
 
 
 async def a_partner(stack: Stack, name: str = "Partner & Co", *, unlimited: bool = True) -> Partner:
@@ -203,16 +212,24 @@ async def a_partner(stack: Stack, name: str = "Partner & Co", *, unlimited: bool
     return partner
 
 
-async def an_operator(stack: Stack, name: str = "Ada") -> Operator:
-    """A new operator, let in as `lostwax operator add` does. The caller closes it."""
-    connection = await asyncpg.connect(stack.env("mes")["LOSTWAX_DATABASE_URL"], timeout=5)
+async def a_member(stack: Stack, role: Role, name: str, *, door: str = "crm") -> Member:
+    """A new member of the staff, let in as `lostwax staff add` does, signed in, at the door of a service. The caller
+    closes it."""
+    connection = await asyncpg.connect(stack.env("crm")["LOSTWAX_DATABASE_URL"], timeout=5)
     try:
-        operator, badge = await add_operator(connection, name)
+        row, badge = await add_staff(connection, name, role, datetime.now(UTC))
     finally:
         await connection.close()
-    client = Operator(base_url=stack.url("mes"), headers={"Authorization": f"Bearer {badge}"}, timeout=20)
-    client.operator_id, client.name, client.badge = operator.operator_id, name, badge
-    return client
+    async with httpx.AsyncClient(base_url=stack.url("crm"), timeout=20) as crm:
+        token = (await crm.post("/v1/sign-in", json={"badge": badge})).raise_for_status().json()["token"]
+    member = Member(base_url=stack.url(door), headers={"Authorization": f"Bearer {token}"}, timeout=20)
+    member.staff_id, member.name, member.badge, member.token = row.staff_id, name, badge, token
+    return member
+
+
+async def an_operator(stack: Stack, name: str = "Ada") -> Operator:
+    """A new operator at the MES. The caller closes it."""
+    return await a_member(stack, Role.OPERATOR, name, door="mes")
 
 
 def a_model_file() -> bytes:

@@ -37,7 +37,7 @@ from tests.builders import (
     records_of,
 )
 
-from lostwax.contracts import catalogue, models, orders, pricing, topics
+from lostwax.contracts import catalogue, models, orders, pricing, staff, topics
 from lostwax.contracts.ids import new_id
 from lostwax.contracts.orders import Action, Actor, ActorKind, Status
 from lostwax.orders.changes import load_tariff
@@ -168,6 +168,8 @@ def built() -> Iterator[msgspec.Struct]:
     yield models.ModelStored(a_digest(), ACCOUNT, 84, NOT_CLOSED)
     yield pricing.PriceRequest(new_id(), new_id(), ACCOUNT, full, load_tariff("2026-11"))
     yield a_price(new_id(), new_id(), failure=NOT_CLOSED)
+    for role in staff.Role:
+        yield staff.StaffChanged(new_id(), "Dora", role, role is not staff.Role.SELLER, 2)
     line = a_quote().lines
     yield pricing.PriceResult(
         new_id(), UUID(int=new_id().int), "EUR", "2026-11", pricing.Priced(Decimal("129.50"), line, geometry)

@@ -19,7 +19,7 @@ from tests.builders import (
     an_order,
 )
 
-from lostwax.contracts import catalogue, models, orders, pricing
+from lostwax.contracts import catalogue, models, orders, pricing, staff
 from lostwax.contracts.ids import new_id
 from lostwax.contracts.orders import (
     Approve,
@@ -56,6 +56,7 @@ EXAMPLES: list[msgspec.Struct] = [
     pricing.PriceRequest(new_id(), new_id(), ACCOUNT, FULL, load_tariff("2026-11")),
     a_price(new_id(), new_id()),
     a_price(new_id(), new_id(), failure=NOT_CLOSED),
+    staff.StaffChanged(new_id(), "Dora", staff.Role.SUPERVISOR, True, 1),
 ]
 
 

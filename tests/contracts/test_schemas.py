@@ -404,7 +404,7 @@ def test_a_type_without_reader_or_writer_is_seen() -> None:
         "orders.loose.v1 on orders.changes: nobody reads it",
     ]
     assert without_reader(catalogue.TYPES, ROUTES, SOURCES, {"orders.outcome.v1": "once true"}) == [
-        "orders.outcome.v1 on orders.outcomes: partner_api, mes reads it after all"
+        "orders.outcome.v1 on orders.outcomes: partner_api, mes, crm reads it after all"
     ]
     assert without_writer([new], SOURCES) == ["orders.loose.v1 on orders.nobodys: nobody writes it"]
 

@@ -9,6 +9,7 @@ import lostwax
 from lostwax.contracts import catalogue, topics
 from lostwax.contracts.ids import PARTITIONS
 from lostwax.contracts.topics import Topic
+from lostwax.crm import worker as crm
 from lostwax.mes import worker as mes
 from lostwax.orders import worker as orders
 from lostwax.partner_api import worker as partner_api
@@ -21,6 +22,7 @@ ROUTES = {
     "orders": orders.routes(NOTHING),
     "pricing": pricing.routes(NOTHING, NOTHING),
     "mes": mes.routes(NOTHING),
+    "crm": crm.routes(NOTHING),
 }
 CONSTANTS = {value.name: name for name, value in vars(topics).items() if isinstance(value, Topic)}
 

@@ -191,7 +191,7 @@ async def test_of_a_hundred_clicks_one_wins_twenty_times(
             clicks = [o for o in crew for _ in range(4)]
             answers = await asyncio.gather(
                 *(
-                    http.post(f"/v1/orders/{order_id}/claim", headers={"Authorization": f"Bearer {o.badge}"})
+                    http.post(f"/v1/orders/{order_id}/claim", headers={"Authorization": f"Bearer {o.token}"})
                     for o in clicks
                 )
             )

@@ -18,6 +18,8 @@ from tests.conftest import NewDatabase
 import lostwax.mes
 from lostwax.contracts.ids import new_id
 from lostwax.contracts.orders import Order, Outcome, Status
+from lostwax.contracts.staff import Role
+from lostwax.kit.auth import Member
 from lostwax.kit.postgres import Connection, open_pool
 from lostwax.kit.problems import Problem
 from lostwax.local.stack import Stack
@@ -267,9 +269,11 @@ async def test_while_redis_is_not_to_be_trusted_the_database_answers_the_same(
 # -- claims -----------------------------------------------------------------------------------------------------------
 
 
-async def operators(workshop: Workshop, *names: str) -> list[store.Operator]:
-    async with workshop.pool.acquire() as connection:
-        return [(await handlers.add_operator(connection, name))[0] for name in names]
+async def operators(workshop: Workshop, *names: str) -> list[Member]:
+    members = [Member(new_id(), name, Role.OPERATOR, 1) for name in names]
+    for member in members:
+        await handlers.account(workshop, member)
+    return members
 
 
 def accepted(command_id: UUID, order: Order) -> Outcome:
@@ -292,12 +296,14 @@ async def test_claim_and_end_of_it_may_come_in_one_batch_and_on_two_topics_in_an
     await handlers.take_changes(workshop, [approved])
     claim = await handlers.claim_order(workshop, ada, approved.order_id)
     assert (await both(workshop))[ListName.QUEUE] == []
-    maker = msgspec.structs.replace(OPERATOR, id=str(ada.operator_id))
+    maker = msgspec.structs.replace(OPERATOR, id=str(ada.staff_id))
     started = msgspec.structs.replace(approved, version=4, status=Status.MANUFACTURING_STARTED, maker=maker)
     await handlers.take_changes(workshop, [started])
     if step == "release":
         asked = await handlers.release_order(workshop, ada, approved.order_id, "out of wax")
         after = msgspec.structs.replace(started, version=5, status=Status.MANUFACTURING_APPROVED, maker=None)
+        mine = msgspec.structs.replace(after.transition, actor=maker)
+        after = msgspec.structs.replace(after, transition=mine)
     else:
         asked = await handlers.complete_order(workshop, ada, approved.order_id)
         after = msgspec.structs.replace(started, version=5, status=Status.MANUFACTURING_COMPLETED)
@@ -318,7 +324,7 @@ async def test_claim_and_end_of_it_may_come_in_one_batch_and_on_two_topics_in_an
     (name,) = [name for name, cards in found.items() if cards]
     assert name == (ListName.QUEUE if step == "release" else ListName.PACKING)
     async with workshop.pool.acquire() as connection:
-        assert await store.work_of(connection, ada.operator_id) == []
+        assert await store.work_of(connection, ada.staff_id) == []
     if step == "release":
         (ben,) = await operators(workshop, "Ben")
         assert (await handlers.claim_order(workshop, ben, approved.order_id)).operator == "Ben"

@@ -4,13 +4,12 @@ import re
 from collections.abc import AsyncIterator
 from http.cookies import Morsel, SimpleCookie
 
-import asyncpg
 import httpx
 import pytest
 import pytest_asyncio
+from tests.builders import an_operator
 
 from lostwax.local.stack import Stack
-from lostwax.mes import handlers
 
 NAME = "Ida <b>Gold</b> & Söhne"
 NOBODY = "lwo_of_nobody"
@@ -18,11 +17,9 @@ NOBODY = "lwo_of_nobody"
 
 @pytest_asyncio.fixture(scope="module")
 async def badge(stack: Stack) -> str:
-    connection = await asyncpg.connect(stack.env("mes")["LOSTWAX_DATABASE_URL"])
-    try:
-        return (await handlers.add_operator(connection, NAME))[1]
-    finally:
-        await connection.close()
+    member = await an_operator(stack, NAME)
+    await member.aclose()
+    return member.badge
 
 
 @pytest_asyncio.fixture
@@ -34,7 +31,7 @@ async def browser(stack: Stack) -> AsyncIterator[httpx.AsyncClient]:
 
 
 def cookie_set(response: httpx.Response) -> Morsel[str]:
-    return SimpleCookie(response.headers["set-cookie"])["badge"]
+    return SimpleCookie(response.headers["set-cookie"])["staff"]
 
 
 async def test_who_is_not_signed_in_is_asked_for_a_badge(browser: httpx.AsyncClient) -> None:
@@ -49,7 +46,7 @@ async def test_a_badge_signs_in_and_sign_out_forgets_it(browser: httpx.AsyncClie
     signed_in = await browser.post("/sign-in", data={"badge": f" {badge}\r\n"})  # as scanners send it
     assert (signed_in.status_code, signed_in.headers["location"]) == (303, "/")
     morsel = cookie_set(signed_in)
-    assert (morsel.value, morsel["path"], morsel["httponly"]) == (badge, "/", True)
+    assert (morsel.value.count("."), morsel["path"], morsel["httponly"]) == (2, "/", True)
     assert morsel["samesite"].lower() == "strict"
 
     page = (await browser.get("/")).text
@@ -67,7 +64,8 @@ async def test_a_badge_signs_in_and_sign_out_forgets_it(browser: httpx.AsyncClie
 async def test_the_script_signs_in_by_json(browser: httpx.AsyncClient, badge: str) -> None:
     signed_in = await browser.post("/sign-in", data={"badge": badge}, headers={"Accept": "application/json"})
     assert (signed_in.status_code, signed_in.json()["name"]) == (200, NAME)
-    assert cookie_set(signed_in).value == badge
+    assert cookie_set(signed_in).value.count(".") == 2
+    assert badge not in str(signed_in.headers)
 
 
 @pytest.mark.parametrize("form", [{"badge": NOBODY}, {"badge": ""}, {}])
@@ -81,10 +79,10 @@ async def test_an_unknown_badge_is_refused_in_words(browser: httpx.AsyncClient, 
     assert (problem.status_code, problem.json()["detail"]) == (401, "This badge is not known, or was withdrawn.")
 
 
-async def test_an_old_cookie_of_a_withdrawn_badge_leads_to_the_sign_in(browser: httpx.AsyncClient) -> None:
-    page = await browser.get("/", headers={"Cookie": f"badge={NOBODY}"})
+async def test_a_cookie_that_is_no_good_leads_to_the_sign_in(browser: httpx.AsyncClient) -> None:
+    page = await browser.get("/", headers={"Cookie": f"staff={NOBODY}"})
     assert page.status_code == 200
-    assert "This badge is not known, or was withdrawn." in page.text
+    assert "Sign in again: not a valid staff token" in page.text
 
 
 async def test_a_huge_form_is_not_read(browser: httpx.AsyncClient) -> None:
@@ -143,7 +141,7 @@ def from_elsewhere(request: pytest.FixtureRequest) -> dict[str, str]:
 async def test_another_page_cannot_act_for_who_is_signed_in(
     browser: httpx.AsyncClient, badge: str, from_elsewhere: dict[str, str]
 ) -> None:
-    await browser.post("/sign-in", data={"badge": badge})
+    token = cookie_set(await browser.post("/sign-in", data={"badge": badge})).value
     no_order = "/v1/orders/018f0000-0000-7000-8000-000000000000/claim"
     refused = await browser.post(no_order, headers=from_elsewhere)
     assert (refused.status_code, refused.json()["type"]) == (403, "/problems/cross-site")
@@ -153,5 +151,5 @@ async def test_another_page_cannot_act_for_who_is_signed_in(
     own = await browser.post(no_order, headers={"Sec-Fetch-Site": "same-origin"})
     assert own.status_code == 404  # the order, not the sender
     assert (await browser.post(no_order)).status_code == 404  # its Origin is the page's
-    by_bearer = await browser.post(no_order, headers={**from_elsewhere, "Authorization": f"Bearer {badge}"})
+    by_bearer = await browser.post(no_order, headers={**from_elsewhere, "Authorization": f"Bearer {token}"})
     assert by_bearer.status_code == 404  # no page can send that of its own accord

@@ -23,14 +23,18 @@ _ORDERS = """
                         FROM order_history h WHERE h.order_id = o.order_id) h
 """
 _CHANNEL = "SELECT o.order_id, o.version, o.status, md5(o.order_body::text) AS digest FROM requests o"
-_MES = "SELECT o.order_id, o.version, o.status, md5(o.body::text) AS digest FROM orders o"
+_READER = "SELECT o.order_id, o.version, o.status, md5(o.body::text) AS digest FROM orders o"
+
+
+_VIEWS = {"the partner API": "partner_api", "the MES": "mes", "the CRM": "crm"}
 
 
 class Databases(msgspec.Struct, frozen=True):
-    """Read-only addresses of every database: the channel's, the MES', and each shard's."""
+    """Read-only addresses of every database: the channel's, the MES', the CRM's, and each shard's."""
 
     partner_api: str
     mes: str
+    crm: str
     shards: tuple[str, ...]
 
 
@@ -74,8 +78,11 @@ async def known_orders(
         channel = _Source(
             "partner_api", await resources.enter_async_context(_reading(databases.partner_api, _CHANNEL, only))
         )
-        mes = _Source("mes", await resources.enter_async_context(_reading(databases.mes, _MES, only)))
-        sources = [*shards, channel, mes]
+        readers = [
+            _Source(name, await resources.enter_async_context(_reading(dsn, _READER, only)))
+            for name, dsn in (("mes", databases.mes), ("crm", databases.crm))
+        ]
+        sources = [*shards, channel, *readers]
         for source in sources:
             await source.advance()
         position = 0
@@ -94,7 +101,7 @@ async def known_orders(
                 acknowledged=told,
                 requested="partner_api" in here,
                 in_orders=[_in_orders(n, here[s.name]) for n, s in enumerate(shards) if s.name in here],
-                views={"the partner API": _in_view(here.get("partner_api")), "the MES": _in_view(here.get("mes"))},
+                views={name: _in_view(here.get(source)) for name, source in _VIEWS.items()},
             )
             for source in sources:
                 if source.name in here:
@@ -168,7 +175,7 @@ async def _one_row(dsn: str, sql: str) -> asyncpg.Record:
 async def unpublished(databases: Databases) -> dict[str, tuple[int, datetime]]:
     """Rows that wait in each database's outbox, and since when the oldest does."""
     waiting: dict[str, tuple[int, datetime]] = {}
-    named = {"partner_api": databases.partner_api, "mes": databases.mes}
+    named = {"partner_api": databases.partner_api, "mes": databases.mes, "crm": databases.crm}
     named |= {f"shard-{n}": dsn for n, dsn in enumerate(databases.shards)}
     for name, dsn in named.items():
         row = await _one_row(dsn, "SELECT count(*) AS rows, min(created_at) AS oldest FROM outbox")

@@ -31,8 +31,8 @@ def audit(
 ) -> None:
     """Compare every database; name each order that is missing, doubled, stuck, dead or seen differently. Exit 1 if any.
 
-    Beyond a local stack: LOSTWAX_AUDIT_PARTNER_API, LOSTWAX_AUDIT_MES, LOSTWAX_AUDIT_SHARDS (comma separated) and
-    LOSTWAX_KAFKA_BOOTSTRAP in the environment.
+    Beyond a local stack: LOSTWAX_AUDIT_PARTNER_API, LOSTWAX_AUDIT_MES, LOSTWAX_AUDIT_CRM, LOSTWAX_AUDIT_SHARDS (comma
+    separated) and LOSTWAX_KAFKA_BOOTSTRAP in the environment.
     """
     import msgspec
 
@@ -67,6 +67,7 @@ def _where(stack: str) -> "tuple[Stack | None, Databases, str]":
         databases = Databases(
             partner_api=os.environ["LOSTWAX_AUDIT_PARTNER_API"],
             mes=os.environ["LOSTWAX_AUDIT_MES"],
+            crm=os.environ["LOSTWAX_AUDIT_CRM"],
             shards=tuple(os.environ["LOSTWAX_AUDIT_SHARDS"].split(",")),
         )
         return None, databases, os.environ["LOSTWAX_KAFKA_BOOTSTRAP"]
@@ -84,7 +85,7 @@ def databases_of(stack: "Stack") -> "Databases":
 
     dsns = stack.audit_dsns
     shards = tuple(dsns[name] for name in sorted(dsns) if name.startswith("shard-"))
-    return Databases(partner_api=dsns["partner_api"], mes=dsns["mes"], shards=shards)
+    return Databases(partner_api=dsns["partner_api"], mes=dsns["mes"], crm=dsns["crm"], shards=shards)
 
 
 def redrive_all(stack: "Stack", report: "Report") -> int:

@@ -11,7 +11,7 @@ def register(app: typer.Typer) -> None:
     app.command()(run)
 
 
-def run(service: Annotated[str, typer.Argument(help="partner_api, orders, pricing or mes.")]) -> None:
+def run(service: Annotated[str, typer.Argument(help="partner_api, orders, pricing, mes or crm.")]) -> None:
     """Run one service until SIGTERM; the stack and production both start it by this."""
     from lostwax.local.credentials import SERVICES
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from lostwax.contracts import models, orders, pricing, topics
+from lostwax.contracts import models, orders, pricing, staff, topics
 from lostwax.contracts.topics import Topic
 
 
@@ -32,6 +32,7 @@ TYPES: tuple[EventType, ...] = (
     EventType("models.model_stored.v1", models.ModelStored, (topics.MODEL_STORED,)),
     EventType("pricing.price_requested.v1", pricing.PriceRequest, (topics.PRICING_QUICK, topics.PRICING_HEAVY)),
     EventType("pricing.price_result.v1", pricing.PriceResult, (topics.PRICING_RESULTS,)),
+    EventType("crm.staff_changed.v1", staff.StaffChanged, (topics.STAFF_CHANGES,)),
 )
 
 _BY_NAME = {t.name: t for t in TYPES}

@@ -25,15 +25,16 @@ class Topic(msgspec.Struct, frozen=True):
 
 
 ORDER_REQUESTS = Topic("orders.requests", ("partner_api",), ("orders",))
-ORDER_CHANGES = Topic("orders.changes", ("orders",), ("partner_api", "mes"), compacted=True)
-ORDER_COMMANDS = Topic("orders.commands", ("partner_api", "mes"), ("orders",))
-ORDER_OUTCOMES = Topic("orders.outcomes", ("orders",), ("partner_api", "mes"))
+ORDER_CHANGES = Topic("orders.changes", ("orders",), ("partner_api", "mes", "crm"), compacted=True)
+ORDER_COMMANDS = Topic("orders.commands", ("partner_api", "mes", "crm"), ("orders",))
+ORDER_OUTCOMES = Topic("orders.outcomes", ("orders",), ("partner_api", "mes", "crm"))
 ORDER_MODELS = Topic("orders.models", ("orders",), ("orders",))
 MODEL_TRANSFERS = Topic("models.transfers", ("partner_api", "orders"), ("orders",))
 MODEL_STORED = Topic("models.stored", ("orders",), ("partner_api",))
 PRICING_QUICK = Topic("pricing.requests.quick", ("orders",), ("pricing",))
 PRICING_HEAVY = Topic("pricing.requests.heavy", ("orders",), ("pricing",))
 PRICING_RESULTS = Topic("pricing.results", ("pricing",), ("orders",))
+STAFF_CHANGES = Topic("staff.changes", ("crm",), ("mes",), compacted=True)
 
 ALL: tuple[Topic, ...] = (
     ORDER_REQUESTS,
@@ -46,6 +47,7 @@ ALL: tuple[Topic, ...] = (
     PRICING_QUICK,
     PRICING_HEAVY,
     PRICING_RESULTS,
+    STAFF_CHANGES,
 )
 
 # OTLP as protobuf, not messages of the catalogue: written by every service, keyed by its name.

@@ -16,11 +16,12 @@ from lostwax.audit.journal import Journal, read_journal
 from lostwax.audit.run import Report, audit
 from lostwax.audit.sources import Databases
 from lostwax.contracts.orders import Status
+from lostwax.contracts.staff import Role
+from lostwax.crm.handlers import add_staff
 from lostwax.demo.hops import Standing, standing
-from lostwax.demo.robots import Events, Operator, Partner
+from lostwax.demo.robots import Events, Operator, Partner, sign_in
 from lostwax.kit.clock import utc_now
 from lostwax.local.stack import Stack
-from lostwax.mes.handlers import add_operator
 from lostwax.partner_api.keys import add_client
 from lostwax.samples import Sample, generate
 
@@ -64,20 +65,25 @@ async def admit_cast(
             partners.append(Partner(stack.url("partner_api"), key, client.client_id, journal, events))
     finally:
         await connection.close()
-    connection = await asyncpg.connect(stack.env("mes")["LOSTWAX_DATABASE_URL"])
-    try:
-        for number, name in enumerate(OPERATORS):
-            _, badge = await add_operator(connection, name)
-            operators.append(
-                Operator(stack.url("mes"), badge, name, random.Random(seed + number), events, rework_share=rework_share)
-            )
-    finally:
-        await connection.close()
+    for number, name in enumerate(OPERATORS):
+        badge = await _a_badge(stack, name, Role.OPERATOR)
+        token = await sign_in(stack.url("crm"), badge)
+        operators.append(
+            Operator(stack.url("mes"), token, name, random.Random(seed + number), events, rework_share=rework_share)
+        )
     for partner in partners:
         resources.push_async_callback(partner.close)
     for robot in operators:
         resources.push_async_callback(robot.close)
     return Cast(partners, operators, events, key, badge)
+
+
+async def _a_badge(stack: Stack, name: str, role: Role) -> str:
+    connection = await asyncpg.connect(stack.env("crm")["LOSTWAX_DATABASE_URL"])
+    try:
+        return (await add_staff(connection, name, role, utc_now()))[1]
+    finally:
+        await connection.close()
 
 
 async def ship_orders(

@@ -9,12 +9,12 @@ import msgspec
 
 from lostwax.local.setup import write_private
 
-SERVICES = ("partner_api", "orders", "pricing", "mes")
+SERVICES = ("partner_api", "orders", "pricing", "mes", "crm")
 CONSOLE = "console"
 """The command line calls services under this name."""
 
 S3_USERS = ("admin", "partner_api", "orders", "pricing")
-ROLES = ("partner_api", "mes", "orders_control", "orders", "audit")
+ROLES = ("partner_api", "mes", "crm", "orders_control", "orders", "audit")
 
 
 class S3Key(msgspec.Struct, frozen=True):
@@ -39,11 +39,29 @@ class Credentials(msgspec.Struct, frozen=True):
 
 
 def load(folder: Path) -> Credentials:
-    """The credentials of the stack in `folder`, made now if it has none yet."""
+    """The credentials of the stack in `folder`; what it lacks, as a stack from before a service came, is made now."""
     path = folder / "secrets.json"
-    if not path.exists():
-        write_private(path, msgspec.json.format(msgspec.json.encode(_make())).decode())
-    return msgspec.json.decode(path.read_bytes(), type=Credentials)
+    known = msgspec.json.decode(path.read_bytes(), type=Credentials) if path.exists() else None
+    if known is not None and _is_whole(known):
+        return known
+    made = _make()
+    if known is not None:
+        made = Credentials(
+            passwords=made.passwords | known.passwords,
+            redis=known.redis,
+            s3=made.s3 | known.s3,
+            service_keys=made.service_keys | known.service_keys,
+        )
+    write_private(path, msgspec.json.format(msgspec.json.encode(made)).decode())
+    return made
+
+
+def _is_whole(known: Credentials) -> bool:
+    return (
+        known.passwords.keys() >= set(ROLES)
+        and known.s3.keys() >= set(S3_USERS)
+        and known.service_keys.keys() >= {*SERVICES, CONSOLE}
+    )
 
 
 def _make() -> Credentials:

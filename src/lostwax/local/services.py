@@ -12,7 +12,10 @@ from lostwax.local.credentials import SERVICES, Credentials
 from lostwax.local.processes import Program
 from lostwax.local.servers import postgres, seaweedfs, valkey
 
-PREFERRED_PORTS = {"partner_api": 8101, "orders": 8102, "pricing": 8103, "mes": 8104}
+PREFERRED_PORTS = {"partner_api": 8101, "orders": 8102, "pricing": 8103, "mes": 8104, "crm": 8105}
+
+ONE_DATABASE = ("partner_api", "mes", "crm")
+"""Services with a database of their own, of the same name, that call Orders."""
 
 REDIS_DATABASES = {"partner_api": 0, "orders": 1, "mes": 2}
 
@@ -38,11 +41,13 @@ def environment(
     }
     if service in REDIS_DATABASES:
         given["LOSTWAX_REDIS_URL"] = valkey.url(REDIS_DATABASES[service], ports["redis"], credentials)
-    if service in ("partner_api", "mes"):
+    if service in ONE_DATABASE:
         given["LOSTWAX_DATABASE_URL"] = postgres.dsn(service, service, ports["pg-main"], credentials)
         given["LOSTWAX_ORDERS_URL"] = f"http://127.0.0.1:{ports['orders']}"
     if service == "partner_api":
         given["LOSTWAX_HOOKS_TO_LOOPBACK"] = "true"
+    if service == "mes":
+        given["LOSTWAX_CRM_URL"] = f"http://127.0.0.1:{ports['crm']}"
     if service == "orders":
         given["LOSTWAX_CHANNEL_URLS"] = f"partner_api=http://127.0.0.1:{ports['partner_api']}"
         shards = [postgres.dsn("orders", "orders", ports[name], credentials) for name in postgres.SHARDS]
@@ -65,9 +70,7 @@ def environment(
 
 def audit_dsns(ports: Mapping[str, int], credentials: Credentials) -> dict[str, str]:
     """Where the read-only role reads what the audit compares."""
-    dsns = {
-        database: postgres.dsn("audit", database, ports["pg-main"], credentials) for database in ("partner_api", "mes")
-    }
+    dsns = {database: postgres.dsn("audit", database, ports["pg-main"], credentials) for database in ONE_DATABASE}
     for number, name in enumerate(postgres.SHARDS):
         dsns[f"shard-{number}"] = postgres.dsn("audit", "orders", ports[name], credentials)
     return dsns

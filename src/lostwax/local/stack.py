@@ -211,7 +211,7 @@ class Stack:
 
     @property
     def audit_dsns(self) -> dict[str, str]:
-        """partner_api, mes, shard-0, shard-1: read-only access to each database."""
+        """partner_api, mes, crm, shard-0, shard-1: read-only access to each database."""
         return services.audit_dsns(self._ports(), credentials.load(self.folder))
 
     def _ports(self) -> dict[str, int]:

@@ -5,23 +5,24 @@ from typing import Annotated
 from urllib.parse import urlsplit
 from uuid import UUID
 
-import httpx
 import msgspec
 from msgspec import Meta
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from lostwax.contracts.orders import Order, Shipment
-from lostwax.kit.auth import BadCredentials, KeyCache, ServiceSigner
+from lostwax.contracts.staff import Role
+from lostwax.kit.auth import Member
 from lostwax.kit.http import Operation, Parameter, answer, bearer, path_uuid, query
-from lostwax.kit.problems import Problem, not_found, try_later, unauthorized
-from lostwax.mes import domain, handlers, store
-from lostwax.mes.domain import Card, ListName
+from lostwax.kit.neighbours import Neighbour
+from lostwax.kit.problems import Problem, not_found, unauthorized
+from lostwax.kit.staff import STAFF_AUTH, StaffDoor, admitted
+from lostwax.mes import domain, handlers, neighbours, store
+from lostwax.mes.domain import OVERSEERS, WORKSHOP, Card, ListName
 from lostwax.mes.handlers import Workshop
-from lostwax.mes.store import ClaimRow, Operator, StepRow
+from lostwax.mes.store import ClaimRow, StepRow
 
-AUTH = "badge"
-BADGE_COOKIE = "badge"
+TOKEN_COOKIE = "staff"
 
 
 class CardsPage(msgspec.Struct, frozen=True):
@@ -35,7 +36,7 @@ class CardsPage(msgspec.Struct, frozen=True):
 
 class ClaimView(msgspec.Struct, frozen=True):
     """`state`: pending (being confirmed by Orders) or confirmed; ended as done, released, reworked or cancelled; or
-    voided: Orders refused the start, for `reason`."""
+    voided: Orders refused the start, for `reason`. `ended_by`: who ended it, when that was not its holder."""
 
     claim_id: UUID
     order_id: UUID
@@ -43,6 +44,7 @@ class ClaimView(msgspec.Struct, frozen=True):
     state: str
     claimed_at: datetime
     reason: str | None = None
+    ended_by: str | None = None
 
 
 class StepView(msgspec.Struct, frozen=True):
@@ -70,14 +72,23 @@ class Work(msgspec.Struct, frozen=True):
 
 
 class MyWork(msgspec.Struct, frozen=True):
-    """What you have in hand, newest first, and claims that were voided in the last quarter of an hour."""
+    """What you have in hand, newest first, and claims that were taken from you in the last quarter of an hour."""
 
     work: list[Work]
+
+
+class InHand(msgspec.Struct, frozen=True):
+    """What anybody has in hand, the oldest claim first. Ask for the next page with `after=<next>`; no `next`: that was
+    all."""
+
+    work: list[Work]
+    next: UUID | None = None
 
 
 class Me(msgspec.Struct, frozen=True):
     operator_id: UUID
     name: str
+    role: Role
 
 
 class Release(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -93,26 +104,20 @@ class ShipOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tracking_number: Annotated[str, Meta(min_length=1, max_length=80)]
 
 
-class Badges:
-    """Who an operator's request is from: a bearer badge, or the cookie that the page sets at sign-in."""
+class WorkshopDoor:
+    """Who a request is from: a bearer token, or the cookie that the page sets at sign-in."""
 
-    def __init__(self, cache: KeyCache[Operator]) -> None:
-        self._cache = cache
+    def __init__(self, door: StaffDoor) -> None:
+        self.staff = door
 
-    async def operator(self, request: Request) -> Operator:
-        badge = bearer(request)
-        if badge is None and (badge := request.cookies.get(BADGE_COOKIE)) is not None and request.method == "POST":
+    async def enter(self, request: Request, *roles: Role) -> Member:
+        """The member, if their role is one of `roles` (none: any). Raises the 401 or 403 Problem."""
+        token = bearer(request)
+        if token is None and (token := request.cookies.get(TOKEN_COOKIE)) is not None and request.method == "POST":
             refuse_cross_site(request)
-        if badge is None:
-            raise unauthorized("Sign in with your badge, or send it: Authorization: Bearer <badge>.")
-        return await self.holder(badge)
-
-    async def holder(self, badge: str) -> Operator:
-        """Whose badge this is. Raises the 401 Problem."""
-        try:
-            return await self._cache.holder(badge)
-        except BadCredentials:
-            raise unauthorized("This badge is not known, or was withdrawn.") from None
+        if token is None:
+            raise unauthorized("Sign in with your badge, or send your token: Authorization: Bearer <token>.")
+        return admitted(await self.staff.member(token), *roles)
 
 
 def refuse_cross_site(request: Request) -> None:
@@ -130,40 +135,13 @@ def refuse_cross_site(request: Request) -> None:
         raise Problem(403, "cross-site", "This came from another page", "Use the operators' page, or a bearer badge.")
 
 
-class OrdersClient:
-    """Orders' HTTP API, as the MES calls it."""
-
-    def __init__(self, url: str, signer: ServiceSigner) -> None:
-        self._http = httpx.AsyncClient(base_url=url, timeout=5)
-        self._signer = signer
-
-    async def model_link(self, sha256: str, name: str) -> str:
-        """Where to get a stored model. Raises the 404 or 503 Problem."""
-        try:
-            response = await self._http.get(
-                f"/v1/models/{sha256}/link",
-                params={"name": name},
-                headers={"Authorization": f"Bearer {self._signer.token('orders')}"},
-            )
-        except httpx.TransportError:
-            raise try_later("Orders does not answer, so the model cannot be fetched now.", after_s=5) from None
-        if response.status_code == 404:
-            raise not_found("model")
-        if response.status_code != 200:
-            raise try_later(f"Orders answered {response.status_code}.", after_s=5)
-        return str(response.json()["url"])
-
-    async def close(self) -> None:
-        await self._http.aclose()
-
-
-def operations(workshop: Workshop, badges: Badges, orders: OrdersClient) -> list[Operation]:
+def operations(workshop: Workshop, door: WorkshopDoor, orders: Neighbour) -> list[Operation]:
     async def get_me(request: Request) -> Response:
-        operator = await badges.operator(request)
-        return answer(Me(operator.operator_id, operator.name))
+        operator = await door.enter(request)
+        return answer(Me(operator.staff_id, operator.name, operator.role))
 
     async def get_list(request: Request) -> Response:
-        await badges.operator(request)
+        await door.enter(request)
         limit = query(request, "limit", Annotated[int, Meta(ge=1, le=200)], 50)
         try:
             list_name = ListName(request.path_params["list"])
@@ -174,13 +152,22 @@ def operations(workshop: Workshop, badges: Badges, orders: OrdersClient) -> list
         return answer(CardsPage(cards, source, _cursor_of(cards[-1]) if len(cards) == limit else None))
 
     async def get_work(request: Request) -> Response:
-        operator = await badges.operator(request)
+        operator = await door.enter(request, *WORKSHOP)
         async with workshop.pool.acquire() as connection:
-            pairs = await store.work_of(connection, operator.operator_id)
+            pairs = await store.work_of(connection, operator.staff_id)
         return answer(MyWork([Work(_claim_view(claim), domain.card(order)) for claim, order in pairs]))
 
+    async def get_in_hand(request: Request) -> Response:
+        await door.enter(request, *OVERSEERS)
+        limit = query(request, "limit", Annotated[int, Meta(ge=1, le=200)], 50)
+        after = query(request, "after", UUID, None)
+        async with workshop.pool.acquire() as connection:
+            pairs = await store.in_hand(connection, after, limit + 1)
+        work = [Work(_claim_view(claim), domain.card(order)) for claim, order in pairs[:limit]]
+        return answer(InHand(work, work[-1].claim.claim_id if len(pairs) > limit else None))
+
     async def get_order(request: Request) -> Response:
-        await badges.operator(request)
+        await door.enter(request)
         order_id = path_uuid(request, "order_id", "order")
         async with workshop.pool.acquire() as connection:
             order = await store.order(connection, order_id)
@@ -190,48 +177,48 @@ def operations(workshop: Workshop, badges: Badges, orders: OrdersClient) -> list
         return answer(OrderView(order, domain.card(order), None if claim is None else _claim_view(claim)))
 
     async def get_model(request: Request) -> Response:
-        await badges.operator(request)
+        await door.enter(request, *WORKSHOP)
         async with workshop.pool.acquire() as connection:
             order = await store.order(connection, path_uuid(request, "order_id", "order"))
         if order is None:
             raise not_found("order")
         model = order.specification.model
-        return RedirectResponse(await orders.model_link(model.sha256, model.name), status_code=302)
+        return RedirectResponse(await neighbours.model_link(orders, model.sha256, model.name), status_code=302)
 
     async def claim_order(request: Request) -> Response:
-        operator = await badges.operator(request)
+        operator = await door.enter(request, Role.OPERATOR)
         return answer(
             _claim_view(await handlers.claim_order(workshop, operator, path_uuid(request, "order_id", "order")))
         )
 
     async def release_order(request: Request, body: Release) -> Response:
-        operator = await badges.operator(request)
+        operator = await door.enter(request, *WORKSHOP)
         order_id = path_uuid(request, "order_id", "order")
         return answer(_step_view(await handlers.release_order(workshop, operator, order_id, body.reason)), 202)
 
     async def complete_order(request: Request) -> Response:
-        operator = await badges.operator(request)
+        operator = await door.enter(request, Role.OPERATOR)
         order_id = path_uuid(request, "order_id", "order")
         return answer(_step_view(await handlers.complete_order(workshop, operator, order_id)), 202)
 
     async def rework_order(request: Request, body: Rework) -> Response:
-        operator = await badges.operator(request)
+        operator = await door.enter(request, *WORKSHOP)
         order_id = path_uuid(request, "order_id", "order")
         return answer(_step_view(await handlers.rework_order(workshop, operator, order_id, body.reason)), 202)
 
     async def pack_order(request: Request) -> Response:
-        operator = await badges.operator(request)
+        operator = await door.enter(request, Role.OPERATOR)
         order_id = path_uuid(request, "order_id", "order")
         return answer(_step_view(await handlers.pack_order(workshop, operator, order_id)), 202)
 
     async def ship_order(request: Request, body: ShipOrder) -> Response:
-        operator = await badges.operator(request)
+        operator = await door.enter(request, Role.OPERATOR)
         order_id = path_uuid(request, "order_id", "order")
         shipment = Shipment(body.carrier, body.tracking_number)
         return answer(_step_view(await handlers.ship_order(workshop, operator, order_id, shipment)), 202)
 
     async def get_step(request: Request) -> Response:
-        await badges.operator(request)
+        await door.enter(request, *WORKSHOP)
         async with workshop.pool.acquire() as connection:
             step = await store.step(connection, path_uuid(request, "step_id", "step"))
         if step is None:
@@ -243,13 +230,14 @@ def operations(workshop: Workshop, badges: Badges, orders: OrdersClient) -> list
         Parameter("after", "query", {"type": "string"}, "`next` of the page before"),
     )
     absent = {404: "no such order"}
-    step_problems = absent | {409: "the step does not fit the order now, or it is not yours"}
+    workers = {403: "your role may not"}
+    step_problems = absent | workers | {409: "the step does not fit the order now, or it is not yours"}
 
     def step(path: str, endpoint: object, summary: str, body: type[msgspec.Struct] | None = None) -> Operation:
-        return Operation("POST", path, endpoint, summary, {202: StepView}, step_problems, body=body, auth=AUTH)  # type: ignore[arg-type]
+        return Operation("POST", path, endpoint, summary, {202: StepView}, step_problems, body=body, auth=STAFF_AUTH)  # type: ignore[arg-type]
 
     return [
-        Operation("GET", "/v1/me", get_me, "Who you are", {200: Me}, auth=AUTH),
+        Operation("GET", "/v1/me", get_me, "Who you are", {200: Me}, auth=STAFF_AUTH),
         Operation(
             "GET",
             "/v1/lists/{list}",
@@ -258,18 +246,28 @@ def operations(workshop: Workshop, badges: Badges, orders: OrdersClient) -> list
             {200: CardsPage},
             {400: "a parameter is wrong", 404: "no such list"},
             parameters=page,
-            auth=AUTH,
+            auth=STAFF_AUTH,
         ),
-        Operation("GET", "/v1/work", get_work, "What you have in hand", {200: MyWork}, auth=AUTH),
-        Operation("GET", "/v1/orders/{order_id}", get_order, "One order", {200: OrderView}, absent, auth=AUTH),
+        Operation("GET", "/v1/work", get_work, "What you have in hand", {200: MyWork}, workers, auth=STAFF_AUTH),
+        Operation(
+            "GET",
+            "/v1/in-hand",
+            get_in_hand,
+            "What anybody has in hand, for supervisors",
+            {200: InHand},
+            {400: "a parameter is wrong", 403: "for supervisors and administrators"},
+            parameters=page,
+            auth=STAFF_AUTH,
+        ),
+        Operation("GET", "/v1/orders/{order_id}", get_order, "One order", {200: OrderView}, absent, auth=STAFF_AUTH),
         Operation(
             "GET",
             "/v1/orders/{order_id}/model",
             get_model,
             "The order's 3D model, by a redirect to the file storage",
             {302: None},
-            absent,
-            auth=AUTH,
+            absent | workers,
+            auth=STAFF_AUTH,
         ),
         Operation(
             "POST",
@@ -277,8 +275,8 @@ def operations(workshop: Workshop, badges: Badges, orders: OrdersClient) -> list
             claim_order,
             "Take an order from the queue",
             {200: ClaimView},
-            absent | {409: "somebody else has it, or it is not in the queue"},
-            auth=AUTH,
+            absent | workers | {409: "somebody else has it, or it is not in the queue"},
+            auth=STAFF_AUTH,
         ),
         step("/v1/orders/{order_id}/release", release_order, "Give an order back to the queue", Release),
         step("/v1/orders/{order_id}/complete", complete_order, "The piece is made"),
@@ -291,8 +289,8 @@ def operations(workshop: Workshop, badges: Badges, orders: OrdersClient) -> list
             get_step,
             "What became of a step",
             {200: StepView},
-            {404: "no such step"},
-            auth=AUTH,
+            workers | {404: "no such step"},
+            auth=STAFF_AUTH,
         ),
     ]
 
@@ -313,7 +311,7 @@ def _cursor(text: str | None) -> tuple[datetime, UUID] | None:
 
 
 def _claim_view(row: ClaimRow) -> ClaimView:
-    return ClaimView(row.claim_id, row.order_id, row.operator, row.state, row.claimed_at, row.reason)
+    return ClaimView(row.claim_id, row.order_id, row.operator, row.state, row.claimed_at, row.reason, row.ended_by)
 
 
 def _step_view(row: StepRow) -> StepView:

@@ -8,9 +8,17 @@ import msgspec
 
 from lostwax.contracts.ids import short_code
 from lostwax.contracts.orders import Order, Status
+from lostwax.contracts.staff import Role
 
 PROMISE = timedelta(days=21)
 """From approval to shipping, as promised to customers."""
+
+
+WORKSHOP = (Role.OPERATOR, Role.SUPERVISOR, Role.ADMINISTRATOR)
+"""Who works here. Sellers may look at lists and orders, and do nothing."""
+
+OVERSEERS = (Role.SUPERVISOR, Role.ADMINISTRATOR)
+"""Who may release and rework what is in anybody's hands, and makes nothing."""
 
 
 class ListName(StrEnum):

@@ -2,17 +2,20 @@
 
 import os
 from contextlib import AsyncExitStack
+from datetime import timedelta
 from pathlib import Path
 
 from lostwax.kit import telemetry
-from lostwax.kit.auth import KeyCache, ServiceSigner
+from lostwax.kit.auth import Member, ServiceSigner, StaffVerifier
 from lostwax.kit.clock import utc_now
 from lostwax.kit.http import build_app
+from lostwax.kit.neighbours import Neighbour
 from lostwax.kit.one_database import Plumbing, open_database
 from lostwax.kit.rebuilding import rebuild_operations
 from lostwax.kit.service import run, serve
 from lostwax.kit.settings import read_settings
-from lostwax.mes import api, handlers, pages, store, worker
+from lostwax.kit.staff import Account, StaffDoor
+from lostwax.mes import api, expiry, handlers, pages, worker
 from lostwax.mes.clients import Lists
 from lostwax.mes.settings import Settings
 
@@ -26,24 +29,26 @@ async def serve_mes(settings: Settings) -> None:
         lists = Lists(settings.redis_url, settings.database_url, pool, handlers.STANDINGS)
         resources.push_async_callback(lists.close)
         workshop = handlers.Workshop(pool, lists, now=utc_now)
-        orders = api.OrdersClient(settings.orders_url, ServiceSigner("mes", settings.service_key))
+        signer = ServiceSigner("mes", settings.service_key)
+        orders = Neighbour("orders", settings.orders_url, signer)
+        crm = Neighbour("crm", settings.crm_url, signer)
         resources.push_async_callback(orders.close)
+        resources.push_async_callback(crm.close)
 
-        async def look_up(digest: bytes) -> store.Operator | None:
-            async with pool.acquire() as connection:
-                return await store.operator_of_badge(connection, digest)
+        async def account(member: Member) -> Account:
+            return await handlers.account(workshop, member)
 
-        badges = api.Badges(KeyCache(look_up))
+        door = api.WorkshopDoor(StaffDoor(StaffVerifier(settings.service_keys, issuer="crm"), account))
         plumbing = Plumbing("mes", settings, pool, worker.routes(workshop))
         app = build_app(
             "mes",
             [
-                *api.operations(workshop, badges, orders),
+                *api.operations(workshop, door, orders),
                 *plumbing.operations(),
                 *rebuild_operations(lists, plumbing.verifier),
             ],
             checks=plumbing.checks(),
-            extra_routes=pages.routes(badges, utc_now),
+            extra_routes=pages.routes(door, crm, utc_now),
             description="The workshop's queue, for operators.",
         )
         await serve(
@@ -51,7 +56,11 @@ async def serve_mes(settings: Settings) -> None:
             app,
             host=settings.http_host,
             port=settings.http_port,
-            background=[("lists", lists.run()), *plumbing.background()],
+            background=[
+                ("lists", lists.run()),
+                *plumbing.background(),
+                ("claim expiry", expiry.run(workshop, timedelta(hours=settings.claim_limit_h))),
+            ],
         )
 
 

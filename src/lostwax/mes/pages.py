@@ -1,4 +1,5 @@
-"""The operators' page: one template, one style sheet, one script, and sign-in by a badge that is kept in a cookie."""
+"""The operators' page: one template, one style sheet, one script, and sign-in by a badge: the CRM gives a token for it,
+which is kept in a cookie."""
 
 import hashlib
 from collections.abc import Callable
@@ -12,14 +13,16 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from lostwax.kit.http import answer
+from lostwax.kit.neighbours import Neighbour
 from lostwax.kit.postgres import UNREACHABLE
 from lostwax.kit.problems import Problem
-from lostwax.mes.api import BADGE_COOKIE, Badges, Me, refuse_cross_site
+from lostwax.mes.api import TOKEN_COOKIE, Me, WorkshopDoor, refuse_cross_site
+from lostwax.mes.neighbours import sign_in as ask_crm
 
 WEB = Path(__file__).parent / "web"
 
-SIGNED_IN_FOR_S = 14 * 3600
-"""The longest shift. A browser on a tablet is never closed, so a cookie for the browser's session would not end."""
+SIGNED_IN_FOR_S = 12 * 3600
+"""As long as a token is good."""
 
 FORM_LIMIT = 4096
 """Largest sign-in form, bytes."""
@@ -50,7 +53,7 @@ class _File:
         self.address = f"/web/{name}?v={self.version}"
 
 
-def routes(badges: Badges, now: Callable[[], datetime]) -> list[Route]:
+def routes(door: WorkshopDoor, crm: Neighbour, now: Callable[[], datetime]) -> list[Route]:
     """The page, its files, sign-in and sign-out."""
     files = {name: _File(name) for name in _TYPES}
     loader = jinja2.FileSystemLoader(WEB)
@@ -61,16 +64,16 @@ def routes(badges: Badges, now: Callable[[], datetime]) -> list[Route]:
         return Response(html, status, {**HEADERS, "Cache-Control": "no-store"}, "text/html")
 
     async def home(request: Request) -> Response:
-        badge = request.cookies.get(BADGE_COOKIE)
-        if badge is None:
+        token = request.cookies.get(TOKEN_COOKIE)
+        if token is None:
             return page()
         try:
-            operator = await badges.holder(badge)
+            member = await door.staff.member(token)
         except Problem as problem:
             return page(message=problem.detail or problem.title)
         except UNREACHABLE:
             return page(503, trouble="The database does not answer.")
-        return page(operator=operator.name, now=now().isoformat())
+        return page(operator=member.name, role=member.role.value, now=now().isoformat())
 
     async def sign_in(request: Request) -> Response:
         """By the page's form. The page's script asks for JSON; without it the form works by itself."""
@@ -78,17 +81,19 @@ def routes(badges: Badges, now: Callable[[], datetime]) -> list[Route]:
         as_json = "application/json" in request.headers.get("accept", "")
         badge = (await _form(request)).get("badge", "").strip()
         try:
-            operator = await badges.holder(badge)
+            token = await ask_crm(crm, badge, request.client.host if request.client is not None else "")
+            member = await door.staff.member(token)
         except Problem as problem:
             return problem.response() if as_json else page(problem.status, message=problem.detail or problem.title)
         signed_in: Response
         if as_json:
-            signed_in = answer(Me(operator.operator_id, operator.name), headers={"Cache-Control": "no-store"})
+            signed_in = answer(Me(member.staff_id, member.name, member.role), headers={"Cache-Control": "no-store"})
         else:
             signed_in = RedirectResponse("/", 303)
         signed_in.set_cookie(
-            BADGE_COOKIE,
-            badge,
+            TOKEN_COOKIE,
+            token,
+            # A browser on a tablet is never closed, so a cookie for the browser's session would not end.
             max_age=SIGNED_IN_FOR_S,
             path="/",
             httponly=True,
@@ -100,7 +105,7 @@ def routes(badges: Badges, now: Callable[[], datetime]) -> list[Route]:
     async def sign_out(request: Request) -> Response:
         refuse_cross_site(request)
         signed_out = RedirectResponse("/", 303)
-        signed_out.delete_cookie(BADGE_COOKIE, path="/", httponly=True, samesite="strict")
+        signed_out.delete_cookie(TOKEN_COOKIE, path="/", httponly=True, samesite="strict")
         return signed_out
 
     async def static(request: Request) -> Response:

@@ -8,16 +8,13 @@ import asyncpg
 import msgspec
 
 from lostwax.contracts.orders import Order, Outcome
+from lostwax.contracts.staff import Role, StaffChanged
 from lostwax.kit.postgres import Connection
+from lostwax.kit.staff import Account
 from lostwax.mes import domain
 from lostwax.mes.domain import Placed
 
 _order = msgspec.json.Decoder(Order)
-
-
-class Operator(msgspec.Struct, frozen=True):
-    operator_id: UUID
-    name: str
 
 
 class ClaimRow(msgspec.Struct, frozen=True):
@@ -28,6 +25,7 @@ class ClaimRow(msgspec.Struct, frozen=True):
     state: str
     reason: str | None
     claimed_at: datetime
+    ended_by: str | None = None
 
 
 class StepRow(msgspec.Struct, frozen=True):
@@ -43,20 +41,32 @@ def _uuid(value: UUID) -> UUID:
     return UUID(int=value.int)
 
 
-async def add_operator(connection: Connection, operator: Operator, badge_digest: bytes) -> None:
+async def account(connection: Connection, staff_id: UUID) -> Account | None:
+    row = await connection.fetchrow("SELECT role, active, version FROM operators WHERE operator_id = $1", staff_id)
+    return None if row is None else Account(Role(row["role"]), row["active"], row["version"])
+
+
+async def take_staff(connection: Connection, changes: Iterable[StaffChanged]) -> None:
+    """Keep each account whose version is newer than what is known."""
+    newest: dict[UUID, StaffChanged] = {}
+    for change in changes:
+        if change.staff_id not in newest or newest[change.staff_id].version < change.version:
+            newest[change.staff_id] = change
+    kept = [newest[i] for i in sorted(newest)]
     await connection.execute(
-        "INSERT INTO operators (operator_id, name, badge_digest) VALUES ($1, $2, $3)",
-        operator.operator_id,
-        operator.name,
-        badge_digest,
+        """
+        INSERT INTO operators AS o (operator_id, name, role, active, version)
+        SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::bool[], $5::int[])
+        ON CONFLICT (operator_id) DO UPDATE
+            SET name = excluded.name, role = excluded.role, active = excluded.active, version = excluded.version
+            WHERE o.version < excluded.version
+        """,
+        [c.staff_id for c in kept],
+        [c.name for c in kept],
+        [c.role.value for c in kept],
+        [c.active for c in kept],
+        [c.version for c in kept],
     )
-
-
-async def operator_of_badge(connection: Connection, digest: bytes) -> Operator | None:
-    row = await connection.fetchrow(
-        "SELECT operator_id, name FROM operators WHERE badge_digest = $1 AND withdrawn_at IS NULL", digest
-    )
-    return None if row is None else Operator(_uuid(row["operator_id"]), row["name"])
 
 
 async def take_changes(connection: Connection, orders: Sequence[Order]) -> None:
@@ -144,7 +154,8 @@ async def order(connection: Connection, order_id: UUID) -> Order | None:
 
 
 _CLAIM = """
-    SELECT c.claim_id, c.order_id, c.operator_id, o.name AS operator, c.state, c.reason, c.claimed_at
+    SELECT c.claim_id, c.order_id, c.operator_id, o.name AS operator, c.state, c.reason, c.claimed_at,
+           c.ended_by
     FROM claims c JOIN operators o USING (operator_id)
 """
 
@@ -160,6 +171,7 @@ def _claim(row: asyncpg.Record | None) -> ClaimRow | None:
         row["state"],
         row["reason"],
         row["claimed_at"],
+        row["ended_by"],
     )
 
 
@@ -192,11 +204,13 @@ async def work_of(connection: Connection, operator_id: UUID) -> list[tuple[Claim
     """What an operator has in hand, and claims of the last quarter of an hour that were taken from them, with why."""
     rows = await connection.fetch(
         """
-        SELECT c.claim_id, c.order_id, c.operator_id, p.name AS operator, c.state, c.reason, c.claimed_at, o.body
+        SELECT c.claim_id, c.order_id, c.operator_id, p.name AS operator, c.state, c.reason, c.claimed_at,
+               c.ended_by, o.body
         FROM claims c JOIN operators p USING (operator_id) JOIN orders o USING (order_id)
         WHERE c.operator_id = $1
           AND (c.state IN ('pending', 'confirmed')
-               OR (c.state IN ('voided', 'cancelled') AND c.ended_at > now() - interval '15 min'))
+               OR (c.state IN ('voided', 'cancelled', 'released', 'reworked') AND c.ended_at > now() - interval '15 min'
+                   AND (c.state = 'voided' OR c.ended_by IS NOT NULL)))
         ORDER BY c.claimed_at DESC LIMIT 200
         """,
         operator_id,
@@ -207,6 +221,42 @@ async def work_of(connection: Connection, operator_id: UUID) -> list[tuple[Claim
         assert found is not None
         pairs.append((found, _order.decode(row["body"])))
     return pairs
+
+
+async def in_hand(connection: Connection, after: UUID | None, limit: int) -> list[tuple[ClaimRow, Order]]:
+    """What anybody has in hand, the oldest claim first (its id says when), from above `after`."""
+    rows = await connection.fetch(
+        """
+        SELECT c.claim_id, c.order_id, c.operator_id, p.name AS operator, c.state, c.reason, c.claimed_at,
+               c.ended_by, o.body
+        FROM claims c JOIN operators p USING (operator_id) JOIN orders o USING (order_id)
+        WHERE c.state IN ('pending', 'confirmed')
+          AND ($1::uuid IS NULL OR c.claim_id > $1)
+        ORDER BY c.claim_id LIMIT $2
+        """,
+        after,
+        limit,
+    )
+    return [(found, _order.decode(row["body"])) for row in rows if (found := _claim(row)) is not None]
+
+
+async def held_too_long(connection: Connection, confirmed_before: datetime, limit: int) -> list[tuple[ClaimRow, Order]]:
+    """Claims confirmed before then whose orders are still being made, the oldest first, but for those that wait for
+    Orders' answer to a step already."""
+    rows = await connection.fetch(
+        """
+        SELECT c.claim_id, c.order_id, c.operator_id, p.name AS operator, c.state, c.reason, c.claimed_at,
+               c.ended_by, o.body
+        FROM claims c JOIN operators p USING (operator_id) JOIN orders o USING (order_id)
+        WHERE c.state = 'confirmed' AND c.confirmed_at < $1 AND o.status = 'MANUFACTURING_STARTED'
+          AND NOT EXISTS (SELECT FROM steps s WHERE s.order_id = c.order_id AND s.action = 'expire'
+                          AND s.state <> 'refused' AND s.issued_at > c.confirmed_at)
+        ORDER BY c.confirmed_at LIMIT $2
+        """,
+        confirmed_before,
+        limit,
+    )
+    return [(found, _order.decode(row["body"])) for row in rows if (found := _claim(row)) is not None]
 
 
 async def add_step(
@@ -283,7 +333,9 @@ async def end_claims(connection: Connection, order_ids: Iterable[UUID]) -> list[
     rows = await connection.fetch(
         """
         UPDATE claims AS c
-        SET state = claim_after(o.status), ended_at = now(), reason = o.body #>> '{transition,reason}'
+        SET state = claim_after(o.status), ended_at = now(), reason = o.body #>> '{transition,reason}',
+            ended_by = CASE WHEN o.body #>> '{transition,actor,id}' <> c.operator_id::text
+                            THEN o.body #>> '{transition,actor,name}' END
         FROM orders o
         WHERE o.order_id = ANY($1) AND c.order_id = o.order_id AND c.state = 'confirmed'
           AND o.version > c.confirmed_version AND claim_after(o.status) IS NOT NULL

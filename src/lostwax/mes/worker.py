@@ -1,4 +1,4 @@
-"""Kafka -> use cases: what Orders tells of orders and of the steps that were asked for."""
+"""Kafka -> use cases: what Orders tells of orders and of the steps that were asked for, and the CRM of the staff."""
 
 from collections.abc import Mapping, Sequence
 
@@ -16,4 +16,7 @@ def routes(workshop: Workshop) -> Mapping[Topic, Handler]:
     async def outcomes(batch: Sequence[Incoming]) -> None:
         await handlers.take_outcomes(workshop, [i.body for i in batch])
 
-    return {topics.ORDER_CHANGES: changes, topics.ORDER_OUTCOMES: outcomes}
+    async def staff(batch: Sequence[Incoming]) -> None:
+        await handlers.take_staff(workshop, [i.body for i in batch])
+
+    return {topics.ORDER_CHANGES: changes, topics.ORDER_OUTCOMES: outcomes, topics.STAFF_CHANGES: staff}

@@ -25,6 +25,7 @@ from lostwax.contracts.orders import (
     Status,
 )
 from lostwax.kit.auth import ServiceVerifier
+from lostwax.kit.commands import CommandView
 from lostwax.kit.http import Operation, Parameter, answer, path_uuid, query
 from lostwax.kit.objects import StorageAway
 from lostwax.kit.problems import Problem, not_found, try_later
@@ -33,7 +34,7 @@ from lostwax.partner_api import handlers, store
 from lostwax.partner_api.callers import AUTH, calling_client
 from lostwax.partner_api.domain import Scope
 from lostwax.partner_api.handlers import Door, Wish
-from lostwax.partner_api.store import CommandRow, RequestRow
+from lostwax.partner_api.store import RequestRow
 
 _order = msgspec.json.Decoder(Order)
 _request = msgspec.json.Decoder(OrderRequested)
@@ -84,17 +85,6 @@ class ResubmitOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     scale: Annotated[float, Meta(ge=0.1, le=10)] | UnsetType | None = UNSET
     engraving: Annotated[str, Meta(min_length=1, max_length=60)] | UnsetType | None = UNSET
     deadline: date | UnsetType | None = UNSET
-
-
-class CommandView(msgspec.Struct, frozen=True):
-    """What you asked for. `state`: pending, accepted, or refused with `code` and `detail`."""
-
-    command_id: UUID
-    order_id: UUID
-    action: str
-    state: str
-    code: str | None = None
-    detail: str | None = None
 
 
 class OrderView(msgspec.Struct, frozen=True):
@@ -188,31 +178,27 @@ def operations(door: Door) -> list[Operation]:
         order_id = path_uuid(request, "order_id", "order")
         if not body.amount.is_finite():
             raise Problem(422, "out-of-range", "The amount is out of range", "amount: a number.")
-        return answer(
-            _command_view(await handlers.accept_price(door, client, order_id, body.quote_id, body.amount)), 202
-        )
+        return answer(await handlers.accept_price(door, client, order_id, body.quote_id, body.amount), 202)
 
     async def cancel_order(request: Request, body: CancelOrder) -> Response:
         client = calling_client(request)
         order_id = path_uuid(request, "order_id", "order")
-        return answer(_command_view(await handlers.cancel_order(door, client, order_id, body.reason)), 202)
+        return answer(await handlers.cancel_order(door, client, order_id, body.reason), 202)
 
     async def resubmit_order(request: Request, body: ResubmitOrder) -> Response:
         client = calling_client(request)
         order_id = path_uuid(request, "order_id", "order")
         changes = {name: value for name, value in msgspec.structs.asdict(body).items() if value is not UNSET}
         with _storage_known_to_be_away():
-            return answer(
-                _command_view(await handlers.resubmit_order(door, client, order_id, changes, check=_check)), 202
-            )
+            return answer(await handlers.resubmit_order(door, client, order_id, changes, check=_check), 202)
 
     async def get_command(request: Request) -> Response:
         client = calling_client(request)
         async with door.pool.acquire() as connection:
-            row = await store.command(connection, client.client_id, path_uuid(request, "command_id", "command"))
+            row = await store.commands.find(connection, path_uuid(request, "command_id", "command"), client.client_id)
         if row is None:
             raise not_found("command")
-        return answer(_command_view(row))
+        return answer(row)
 
     key_header = Parameter(
         "Idempotency-Key", "header", {"type": "string", "maxLength": 200}, "fresh for each order", required=True
@@ -329,17 +315,6 @@ def _check(wish: Wish, today: date) -> None:
     bound = wish.approve_up_to
     if bound is not None and not (bound.is_finite() and 0 < bound <= 1_000_000):  # NaN cannot even be compared
         raise Problem(422, "out-of-range", "The standing approval is out of range", "approve_up_to: 0 to 1000000.")
-
-
-def _command_view(row: CommandRow) -> CommandView:
-    return CommandView(
-        command_id=UUID(int=row.command_id.int),
-        order_id=UUID(int=row.order_id.int),
-        action=row.action,
-        state=row.state,
-        code=row.code,
-        detail=row.detail,
-    )
 
 
 def _order_view(row: RequestRow) -> OrderView:

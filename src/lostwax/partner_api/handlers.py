@@ -29,13 +29,15 @@ from lostwax.contracts.orders import (
 from lostwax.kit import metrics, outbox
 from lostwax.kit.announcing import NextBatch
 from lostwax.kit.coalescer import Coalescer
+from lostwax.kit.commands import CommandView
 from lostwax.kit.postgres import Pool
 from lostwax.kit.problems import Problem, not_found
+from lostwax.kit.projection import newest
 from lostwax.partner_api import hooks, store
 from lostwax.partner_api.domain import Client
 from lostwax.partner_api.hooks_store import clients_with_hooks
 from lostwax.partner_api.models import Models, usable_model
-from lostwax.partner_api.store import CommandRow, Intake, RequestRow, Stored
+from lostwax.partner_api.store import Intake, RequestRow, Stored
 
 CHANNEL = "partner_api"
 _order = msgspec.json.Decoder(Order)
@@ -176,7 +178,7 @@ async def own_request(door: Door, client: Client, order_id: UUID) -> RequestRow:
     return row
 
 
-async def cancel_order(door: Door, client: Client, order_id: UUID, reason: str) -> CommandRow:
+async def cancel_order(door: Door, client: Client, order_id: UUID, reason: str) -> CommandView:
     """Ask Orders to cancel; it does so until the piece is being made."""
     order = await _own_order(door, client, order_id)
     return await _command(door, client, order, "cancel", Cancel(reason), reason)
@@ -184,7 +186,7 @@ async def cancel_order(door: Door, client: Client, order_id: UUID, reason: str) 
 
 async def resubmit_order(
     door: Door, client: Client, order_id: UUID, changes: Mapping[str, Any], *, check: Callable[[Wish, date], None]
-) -> CommandRow:
+) -> CommandView:
     """Ask Orders to price the order again, with these fields of the wish changed (none: a retry). `check` raises the
     Problem for a wish that does not hold together."""
     order = await _own_order(door, client, order_id)
@@ -207,7 +209,7 @@ async def _own_order(door: Door, client: Client, order_id: UUID) -> Order:
     return _order.decode(row.order_body)
 
 
-async def _command(door: Door, client: Client, order: Order, action: str, wish: Action, mark: str) -> CommandRow:
+async def _command(door: Door, client: Client, order: Order, action: str, wish: Action, mark: str) -> CommandView:
     """Send a command to Orders. The same wish (`mark`) for the same version is one command, however often it is
     sent."""
     now = door.now()
@@ -220,16 +222,10 @@ async def _command(door: Door, client: Client, order: Order, action: str, wish: 
         action=wish,
     )
     async with door.pool.acquire() as connection, connection.transaction():
-        if await store.add_command(
-            connection, command.command_id, order.order_id, client.client_id, action, command.issued_at
-        ):
-            await outbox.add(connection, [outbox.message(topics.ORDER_COMMANDS, order.order_id, command)])
-        issued = await store.command(connection, client.client_id, command.command_id)
-    assert issued is not None
-    return issued
+        return await store.commands.send(connection, command, action, client.client_id)
 
 
-async def accept_price(door: Door, client: Client, order_id: UUID, quote_id: UUID, amount: Decimal) -> CommandRow:
+async def accept_price(door: Door, client: Client, order_id: UUID, quote_id: UUID, amount: Decimal) -> CommandView:
     """Send the client's acceptance to Orders, which decides. 409 for what is already known to be refused."""
     row = await own_request(door, client, order_id)
     order = _order.decode(row.order_body) if row.order_body else None
@@ -266,13 +262,9 @@ async def take_changes(door: Door, orders: Sequence[Order]) -> None:
     """Keep what Orders says of this channel's orders, the newest version of each; every version becomes a delivery to
     the hooks of its client."""
     own = [order for order in orders if order.channel == CHANNEL]
-    newest: dict[UUID, Order] = {}
-    for order in own:
-        if order.order_id not in newest or newest[order.order_id].version < order.version:
-            newest[order.order_id] = order
-    if not newest:
+    changed = newest(own)
+    if not changed:
         return
-    changed = [newest[i] for i in sorted(newest)]
     async with door.pool.acquire() as connection:
         told = await clients_with_hooks(connection, list({order.account for order in changed}))
         if not told:
@@ -285,6 +277,5 @@ async def take_changes(door: Door, orders: Sequence[Order]) -> None:
 
 async def take_outcomes(door: Door, outcomes: Sequence[Outcome]) -> None:
     """Keep what became of this channel's commands; those of others are not known here."""
-    by_command = {o.command_id: o for o in outcomes}
     async with door.pool.acquire() as connection:
-        await store.take_outcomes(connection, [by_command[i] for i in sorted(by_command)])
+        await store.commands.take_outcomes(connection, outcomes)

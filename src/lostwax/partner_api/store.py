@@ -6,8 +6,10 @@ from uuid import UUID
 
 import msgspec
 
-from lostwax.contracts.orders import Order, Outcome
+from lostwax.contracts import topics
+from lostwax.contracts.orders import Order
 from lostwax.kit.announcing import NextBatch
+from lostwax.kit.commands import Commands
 from lostwax.kit.outbox import Message
 from lostwax.kit.postgres import Connection
 
@@ -40,13 +42,7 @@ class RequestRow(msgspec.Struct, frozen=True):
     order_body: str | None
 
 
-class CommandRow(msgspec.Struct, frozen=True):
-    command_id: UUID
-    order_id: UUID
-    action: str
-    state: str
-    code: str | None
-    detail: str | None
+commands = Commands(topics.ORDER_COMMANDS, "client_id")
 
 
 async def store_intakes(connection: Connection, intakes: Sequence[Intake]) -> list[Stored]:
@@ -210,48 +206,4 @@ async def take_changes(connection: Connection, orders: Sequence[Order]) -> None:
         [o.version for o in orders],
         [o.status.value for o in orders],
         [msgspec.json.encode(o).decode() for o in orders],
-    )
-
-
-async def add_command(
-    connection: Connection, command_id: UUID, order_id: UUID, client_id: UUID, action: str, issued_at: datetime
-) -> bool:
-    """False when this very command was issued before."""
-    done = await connection.execute(
-        "INSERT INTO commands (command_id, order_id, client_id, action, issued_at) VALUES ($1, $2, $3, $4, $5)"
-        " ON CONFLICT (command_id) DO NOTHING",
-        command_id,
-        order_id,
-        client_id,
-        action,
-        issued_at,
-    )
-    return done == "INSERT 0 1"
-
-
-async def command(connection: Connection, client_id: UUID, command_id: UUID) -> CommandRow | None:
-    row = await connection.fetchrow(
-        "SELECT command_id, order_id, action, state, code, detail FROM commands"
-        " WHERE command_id = $1 AND client_id = $2",
-        command_id,
-        client_id,
-    )
-    return None if row is None else CommandRow(**row)
-
-
-async def take_outcomes(connection: Connection, outcomes: Sequence[Outcome]) -> None:
-    await connection.execute(
-        """
-        UPDATE commands AS c
-        SET state = CASE WHEN n.accepted THEN 'accepted' ELSE 'refused' END, code = n.code, detail = n.detail,
-            decided_at = n.at
-        FROM unnest($1::uuid[], $2::bool[], $3::text[], $4::text[], $5::timestamptz[])
-             AS n(command_id, accepted, code, detail, at)
-        WHERE c.command_id = n.command_id AND c.state = 'pending'
-        """,
-        [o.command_id for o in outcomes],
-        [o.accepted for o in outcomes],
-        [o.code for o in outcomes],
-        [o.detail for o in outcomes],
-        [o.at for o in outcomes],
     )

@@ -7,6 +7,7 @@ they are made over nothing. What a service serves at /openapi.json is the same d
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from lostwax.crm import api as crm
 from lostwax.kit import http
 from lostwax.kit.http import Operation
 from lostwax.kit.rebuilding import rebuild_operations
@@ -55,6 +56,15 @@ SERVICES: Mapping[str, tuple[str, Callable[[], list[Operation]]]] = {
             *mes.operations(_NOTHING, _NOTHING, _NOTHING),
             *_publishing(),
             *rebuild_operations(_NOTHING, _NOTHING),
+        ],
+    ),
+    "crm": (
+        "The sellers' door, and the accounts of the staff.",
+        lambda: [
+            crm.sign_in_operation(_NOTHING, _NOTHING, _NOTHING),
+            *crm.staff_operations(_NOTHING, _NOTHING),
+            *crm.order_operations(_NOTHING, _NOTHING, _NOTHING),
+            *_publishing(),
         ],
     ),
 }

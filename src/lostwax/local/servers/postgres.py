@@ -11,7 +11,7 @@ from lostwax.local.credentials import Credentials
 from lostwax.local.processes import Program, copy_tree, end, started_ticks
 
 INSTANCES: dict[str, tuple[str, ...]] = {
-    "pg-main": ("partner_api", "mes", "orders_control"),
+    "pg-main": ("partner_api", "mes", "crm", "orders_control"),
     "pg-shard-0": ("orders",),
     "pg-shard-1": ("orders",),
 }

@@ -9,7 +9,7 @@ const DONE_STATUS = {
 };
 const DONE_WORDS = { complete: "is made", pack: "is packed", ship: "is shipped", release: "is back in the queue",
   rework: "is back in the queue, first in line" };
-const LOST = ["voided", "cancelled"]; // claims that were taken from their operator
+const LOST = ["voided", "cancelled", "released", "reworked"]; // claims that were taken from their operator
 const STATUS_WORDS = {
   SUBMITTED: "waiting for its price", PRICE_CALCULATED: "waiting for approval", PRICE_FAILED: "without a price",
   MANUFACTURING_APPROVED: "in the queue", MANUFACTURING_STARTED: "being made", REWORK: "to be made again",
@@ -21,10 +21,13 @@ const EMPTY = {
   packing: "Nothing to pack.",
   shipping: "Nothing to ship.",
   work: "You have nothing in hand. Take an order from the queue.",
+  inHand: "Nobody has anything in hand.",
 };
 
 const lostWhy = (claim) => claim.state === "cancelled"
-  ? `the order was cancelled${claim.reason ? ` (${claim.reason})` : ""}` : claim.reason ?? "it was refused";
+  ? `the order was cancelled${claim.reason ? ` (${claim.reason})` : ""}`
+  : claim.ended_by ? `${claim.ended_by} put it back into the queue${claim.reason ? ` (${claim.reason})` : ""}`
+  : claim.reason ?? "it was refused";
 const $ = (selector, root = document) => root.querySelector(selector);
 const $$ = (selector, root = document) => [...root.querySelectorAll(selector)];
 const pause = (ms) => new Promise((wake) => setTimeout(wake, ms));
@@ -128,6 +131,7 @@ async function troublePage() {
 /* ---- Working ---- */
 
 function workPage() {
+  const role = document.body.dataset.role; // supervisors see what anybody has in hand
   const skew = Date.parse(document.body.dataset.now) - Date.now(); // a tablet's clock may be wrong
   const list = () => (
     { cards: [], wanted: PAGE, more: false, askedAt: -Infinity, known: false, source: "", gone: new Map() }
@@ -215,7 +219,8 @@ function workPage() {
 
   async function loadWork() {
     const askedAt = performance.now();
-    const answer = await ask("GET", "/v1/work");
+    if (role === "seller") return; // looks only
+    const answer = await ask("GET", role === "operator" ? "/v1/work" : "/v1/in-hand?limit=200");
     if (askedAt < mine.askedAt) return;
     const work = answer.work.filter((w) => !isGone(mine.gone, w.claim.claim_id, askedAt));
     for (const [id, fresh] of mine.fresh) {
@@ -306,7 +311,7 @@ function workPage() {
     sync(panes.work, work.map(({ claim, card }) => (
       { key: claim.claim_id, kind: LOST.includes(claim.state) ? "voided" : "work", card, claim }
     )));
-    sayEmpty(panes.work, mine.known, EMPTY.work);
+    sayEmpty(panes.work, mine.known, role === "operator" ? EMPTY.work : EMPTY.inHand);
     const count = (...names) => {
       const them = names.map((name) => lists[name]);
       if (!them.every((it) => it.known)) return "";
@@ -406,7 +411,7 @@ function workPage() {
     const confirmed = kind !== "work" || (claim.state === "confirmed" && card.status === "MANUFACTURING_STARTED");
     const unconfirmed = claim?.state === "pending" || ["MANUFACTURING_APPROVED", "REWORK"].includes(card.status);
     const state = asked ?? (kind === "voided" ? `Not yours: ${lostWhy(claim)}`
-      : confirmed ? "" : unconfirmed ? "Being confirmed…" : `It is ${STATUS_WORDS[card.status] ?? card.status}`);
+      : confirmed ? (claim && role !== "operator" ? `In the hands of ${claim.operator}` : "") : unconfirmed ? "Being confirmed…" : `It is ${STATUS_WORDS[card.status] ?? card.status}`);
     set($(".state", li), state);
     $(".state", li).hidden = !state;
     set($(".note", li), note);
