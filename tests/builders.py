@@ -40,9 +40,13 @@ from lostwax.contracts.pricing import NotPriced, Priced, PriceResult
 from lostwax.contracts.staff import Role
 from lostwax.crm.handlers import add_staff
 from lostwax.kit.auth import ServiceSigner
+from lostwax.kit.clock import utc_now
 from lostwax.kit.kafka import OutgoingRecord
 from lostwax.kit.kafka_reading import read_to_end
+from lostwax.kit.postgres import Pool
 from lostwax.local.stack import Stack
+from lostwax.partner_api.clients import OrderViews
+from lostwax.partner_api.handlers import REQUESTS
 from lostwax.partner_api.keys import add_client
 from lostwax.samples.files import binary
 
@@ -336,6 +340,16 @@ async def wait_for(condition: Callable[[], Any | Awaitable[Any]], seconds: float
         if time.monotonic() > deadline:
             raise AssertionError(f"not so within {seconds} s: {condition.__qualname__}, last {value!r}")
         await asyncio.sleep(0.02)
+
+
+def own_redis(stack: Stack, database: int = 9) -> str:
+    """A Redis database that no service uses."""
+    return f"{stack.env('mes')['LOSTWAX_REDIS_URL'].rpartition('/')[0]}/{database}"
+
+
+def order_views(stack: Stack, dsn: str, pool: Pool, cached: timedelta = timedelta(days=30)) -> OrderViews:
+    """Partners' orders in a Redis of its own, as the partner API wires them; the caller runs and closes it."""
+    return OrderViews(own_redis(stack), dsn, pool, REQUESTS, cached=cached, now=utc_now)
 
 
 def service_token(stack: Stack, caller: str, audience: str) -> str:

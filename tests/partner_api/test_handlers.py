@@ -6,13 +6,14 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from tests.builders import NOON, a_digest
+from tests.builders import NOON, a_digest, order_views
 from tests.conftest import NewDatabase
 
 from lostwax.contracts.ids import new_id
 from lostwax.contracts.orders import ModelRef
 from lostwax.kit.postgres import open_pool
 from lostwax.kit.problems import Problem
+from lostwax.local.stack import Stack
 from lostwax.partner_api import api, handlers
 from lostwax.partner_api.domain import Client
 from lostwax.partner_api.handlers import Door, Wish
@@ -23,9 +24,13 @@ CLIENT = Client(new_id(), "Partner & Co")
 
 
 @pytest.fixture
-async def door(new_database: NewDatabase) -> AsyncIterator[Door]:
-    pool = await open_pool(await new_database(MIGRATIONS), name="test", size=4)
-    yield Door(pool, Models(pool, None, largest_model_bytes=1_000_000), now=lambda: NOON)  # type: ignore[arg-type]
+async def door(stack: Stack, new_database: NewDatabase) -> AsyncIterator[Door]:
+    dsn = await new_database(MIGRATIONS)
+    pool = await open_pool(dsn, name="test", size=4)
+    views = order_views(stack, dsn, pool)
+    models = Models(pool, None, largest_model_bytes=1_000_000)  # type: ignore[arg-type]
+    yield Door(pool, models, views, now=lambda: NOON)
+    await views.close()
     await pool.close()
 
 

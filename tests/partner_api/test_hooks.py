@@ -24,6 +24,7 @@ from tests.builders import (
     an_uploaded_model,
     as_record,
     order_at,
+    order_views,
     problem,
     service_token,
     submit,
@@ -40,12 +41,12 @@ from lostwax.kit.postgres import Connection, open_pool
 from lostwax.local.places import STACKS
 from lostwax.local.stack import Stack
 from lostwax.partner_api import hooks_api, hooks_delivery, hooks_store
-from lostwax.partner_api.api import OrderView
 from lostwax.partner_api.handlers import Door, take_changes
 from lostwax.partner_api.hooks import delivery_id
 from lostwax.partner_api.hooks_delivery import Deliverer, judge, pause_before
 from lostwax.partner_api.hooks_sender import Answer, BadUrl, Sender, check_url, new_secret, refused, signed_headers
 from lostwax.partner_api.hooks_store import Due
+from lostwax.partner_api.views import OrderView
 
 
 @pytest.fixture(scope="module")
@@ -614,9 +615,11 @@ async def test_a_batch_may_be_taken_in_twice_and_in_any_order(
     one, two, three, five = (
         an_order(order_id=order_id, account=partner.client_id, version=v, status=Status.SUBMITTED) for v in (1, 2, 3, 5)
     )
-    pool = await open_pool(stack.env("partner_api")["LOSTWAX_DATABASE_URL"], name="test", size=2)
+    dsn = stack.env("partner_api")["LOSTWAX_DATABASE_URL"]
+    pool = await open_pool(dsn, name="test", size=2)
+    views = order_views(stack, dsn, pool)
     try:
-        door = Door(pool, None, now=utc_now)  # type: ignore[arg-type]
+        door = Door(pool, None, views, now=utc_now)  # type: ignore[arg-type]
 
         async def states() -> list[tuple[int, str]]:
             rows = await database.fetch(
@@ -640,6 +643,7 @@ async def test_a_batch_may_be_taken_in_twice_and_in_any_order(
         await take_changes(door, [an_order(account=partner.client_id), an_order()])
         assert len(await states()) == 3
     finally:
+        await views.close()
         await pool.close()
 
 

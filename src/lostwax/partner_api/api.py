@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import date, datetime
+from datetime import date
 from decimal import Decimal
 from typing import Annotated
 from uuid import UUID
@@ -15,13 +15,7 @@ from starlette.responses import Response
 from lostwax.contracts.ids import short_code
 from lostwax.contracts.orders import (
     Code,
-    Order,
-    OrderRequested,
-    PriceFailure,
-    Quote,
     Sha256,
-    Shipment,
-    Specification,
     Status,
 )
 from lostwax.kit.auth import ServiceVerifier
@@ -34,10 +28,7 @@ from lostwax.partner_api import handlers, store
 from lostwax.partner_api.callers import AUTH, calling_client
 from lostwax.partner_api.domain import Scope
 from lostwax.partner_api.handlers import Door, Wish
-from lostwax.partner_api.store import RequestRow
-
-_order = msgspec.json.Decoder(Order)
-_request = msgspec.json.Decoder(OrderRequested)
+from lostwax.partner_api.views import OrderView
 
 Amount = Annotated[Decimal, Meta(description='a decimal as a string, e.g. "129.50"')]
 
@@ -87,26 +78,14 @@ class ResubmitOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     deadline: date | UnsetType | None = UNSET
 
 
-class OrderView(msgspec.Struct, frozen=True):
-    """One of your orders. `version` 0: accepted here, not yet confirmed by the workshop's order book."""
-
-    order_id: UUID
-    code: str
-    status: Status
-    version: int
-    accepted_at: datetime
-    updated_at: datetime
-    reference: str | None
-    specification: Specification
-    quote: Quote | None = None
-    failure: PriceFailure | None = None
-    shipment: Shipment | None = None
 
 
 class OrdersPage(msgspec.Struct, frozen=True):
-    """Newest first. Ask for the next page with `after=<next>`; no `next`: that was all."""
+    """Newest first. Ask for the next page with `after=<next>`; no `next`: that was all. `source` is `redis`, or
+    `database` for old orders and while Redis is being rebuilt: then it is slower, and just as true."""
 
     orders: list[OrderView]
+    source: str
     next: UUID | None = None
 
 
@@ -159,19 +138,14 @@ def operations(door: Door) -> list[Operation]:
 
     async def get_order(request: Request) -> Response:
         client = calling_client(request)
-        return answer(_order_view(await handlers.own_request(door, client, path_uuid(request, "order_id", "order"))))
+        return answer(await handlers.own_order(door, client, path_uuid(request, "order_id", "order")))
 
     async def list_orders(request: Request) -> Response:
         client = calling_client(request)
         limit = query(request, "limit", Annotated[int, Meta(ge=1, le=200)], 50)
         before = query(request, "after", UUID, None)
         status = query(request, "status", Status, None)
-        async with door.pool.acquire() as connection:
-            rows = await store.requests_page(
-                connection, client.client_id, before, None if status is None else status.value, limit + 1
-            )
-        shown = [_order_view(row) for row in rows[:limit]]
-        return answer(OrdersPage(shown, shown[-1].order_id if len(rows) > limit else None))
+        return answer(await handlers.orders_page(door, client, status, before, limit))
 
     async def accept_price(request: Request, body: AcceptPrice) -> Response:
         client = calling_client(request)
@@ -315,33 +289,3 @@ def _check(wish: Wish, today: date) -> None:
     bound = wish.approve_up_to
     if bound is not None and not (bound.is_finite() and 0 < bound <= 1_000_000):  # NaN cannot even be compared
         raise Problem(422, "out-of-range", "The standing approval is out of range", "approve_up_to: 0 to 1000000.")
-
-
-def _order_view(row: RequestRow) -> OrderView:
-    order_id = UUID(int=row.order_id.int)
-    if row.order_body is None:
-        requested = _request.decode(row.body)
-        return OrderView(
-            order_id=order_id,
-            code=short_code(order_id),
-            status=Status.SUBMITTED,
-            version=0,
-            accepted_at=row.accepted_at,
-            updated_at=row.accepted_at,
-            reference=requested.reference,
-            specification=requested.specification,
-        )
-    order = _order.decode(row.order_body)
-    return OrderView(
-        order_id=order_id,
-        code=short_code(order_id),
-        status=order.status,
-        version=order.version,
-        accepted_at=row.accepted_at,
-        updated_at=order.updated_at,
-        reference=order.reference,
-        specification=order.specification,
-        quote=order.quote,
-        failure=order.failure,
-        shipment=order.shipment,
-    )

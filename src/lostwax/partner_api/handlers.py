@@ -33,15 +33,24 @@ from lostwax.kit.commands import CommandView
 from lostwax.kit.postgres import Pool
 from lostwax.kit.problems import Problem, not_found
 from lostwax.kit.projection import newest
-from lostwax.partner_api import hooks, store
+from lostwax.partner_api import hooks, store, views
+from lostwax.partner_api.clients import OrderViews, Requests, Untrusted, entry
 from lostwax.partner_api.domain import Client
 from lostwax.partner_api.hooks_store import clients_with_hooks
 from lostwax.partner_api.models import Models, usable_model
 from lostwax.partner_api.store import Intake, RequestRow, Stored
+from lostwax.partner_api.views import OwnView
 
 CHANNEL = "partner_api"
 _order = msgspec.json.Decoder(Order)
 _requested = msgspec.json.Decoder(OrderRequested)
+
+
+class _OrderId(msgspec.Struct, frozen=True):
+    order_id: UUID
+
+
+_order_id = msgspec.json.Decoder(_OrderId)
 _encode = msgspec.json.Encoder().encode
 _accepted = metrics.counter(ORDERS_ACCEPTED)
 
@@ -62,18 +71,28 @@ class Wish(msgspec.Struct, frozen=True):
 
 
 class Door:
-    """What the use cases need: database, the clients' models, clock, and the coalescer that intake goes through."""
+    """What the use cases need: database, the clients' models, their orders in Redis, clock, and the coalescer that
+    intake goes through."""
 
-    def __init__(self, pool: Pool, models: Models, *, now: Callable[[], datetime]) -> None:
+    def __init__(self, pool: Pool, models: Models, views: OrderViews, *, now: Callable[[], datetime]) -> None:
         self.pool = pool
         self.models = models
+        self.views = views
         self.now = now
         self.intake: Coalescer[Intake, Stored] = Coalescer(self._store_intakes)
 
     async def _store_intakes(self, intakes: Sequence[Intake]) -> Sequence[Stored]:
         # One statement is one transaction: no BEGIN and COMMIT of our own, no round trips for them.
         async with self.pool.acquire() as connection:
-            return await store.store_intakes(connection, intakes)
+            stored = await store.store_intakes(connection, intakes)
+        # Shown before it is answered: whoever has the 202 finds the order. Once for a whole flush.
+        pairs = zip(intakes, stored, strict=True)
+        await self.views.push([entry(OwnView(i.client_id, i.view)) for i, s in pairs if s.order_id == i.order_id])
+        return stored
+
+
+REQUESTS = Requests(store.own_views_from, store.count_from, store.clients_with_older, store.own_views)
+"""What clients' orders in Redis are built from."""
 
 
 async def submit_order(
@@ -113,6 +132,7 @@ async def submit_order(
             accepted_at=now,
             body=message.payload.decode(),
             message=message,
+            view=views.of_request(requested, now),
         )
     )
     if stored.order_id == requested.order_id:
@@ -176,6 +196,55 @@ async def own_request(door: Door, client: Client, order_id: UUID) -> RequestRow:
     if row is None:
         raise not_found("order")
     return row
+
+
+class OrdersPage(msgspec.Struct, frozen=True):
+    """Orders as JSON, each an OrderView, newest first. `next`: the last one's id, when there are more."""
+
+    orders: list[msgspec.Raw]
+    source: str
+    next: UUID | None = None
+
+
+async def orders_page(door: Door, client: Client, status: Status | None, before: UUID | None, limit: int) -> OrdersPage:
+    """A client's orders from below `before`. From `redis`; from the `database` as far as Redis does not go back, and
+    while it is not to be trusted."""
+    try:
+        cached = await door.views.of_client(client.client_id, status, before, limit + 1)
+    except Untrusted:
+        found, source = await _from_database(door, client, status, before, limit + 1), "database"
+        await door.views.read_elsewhere([entry(own) for own in found])
+        bodies = [_encode(own.view) for own in found]
+    else:
+        bodies, source = cached.orders, "redis"
+        if (floor := cached.goes_on_below) is not None:
+            below = floor if before is None else min(floor, before)
+            older = await _from_database(door, client, status, below, limit + 1 - len(bodies))
+            bodies, source = bodies + [_encode(own.view) for own in older], "database"
+    last = _order_id.decode(bodies[limit - 1]).order_id if len(bodies) > limit else None
+    return OrdersPage([msgspec.Raw(body) for body in bodies[:limit]], source, last)
+
+
+async def _from_database(
+    door: Door, client: Client, status: Status | None, before: UUID | None, limit: int
+) -> list[OwnView]:
+    async with door.pool.acquire() as connection:
+        rows = await store.requests_page(
+            connection, client.client_id, before, None if status is None else status.value, limit
+        )
+    return [store.own_view(row) for row in rows]
+
+
+async def own_order(door: Door, client: Client, order_id: UUID) -> msgspec.Raw:
+    """A client's order as JSON, an OrderView. Raises the 404 Problem as `own_request` does."""
+    try:
+        if (cached := await door.views.own(client.client_id, order_id)) is not None:
+            return msgspec.Raw(cached)
+    except Untrusted:
+        pass
+    own = store.own_view(await own_request(door, client, order_id))
+    await door.views.read_elsewhere([entry(own)])
+    return msgspec.Raw(_encode(own.view))
 
 
 async def cancel_order(door: Door, client: Client, order_id: UUID, reason: str) -> CommandView:
@@ -269,10 +338,12 @@ async def take_changes(door: Door, orders: Sequence[Order]) -> None:
         told = await clients_with_hooks(connection, list({order.account for order in changed}))
         if not told:
             await store.take_changes(connection, changed)
-            return
-        async with connection.transaction():
-            await hooks.enqueue(connection, [order for order in own if order.account in told])
-            await store.take_changes(connection, changed)
+        else:
+            async with connection.transaction():
+                await hooks.enqueue(connection, [order for order in own if order.account in told])
+                await store.take_changes(connection, changed)
+        shown = await store.own_views(connection, [order.order_id for order in changed])
+    await door.views.push([entry(own) for own in shown])
 
 
 async def take_outcomes(door: Door, outcomes: Sequence[Outcome]) -> None:

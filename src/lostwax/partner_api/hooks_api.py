@@ -14,11 +14,11 @@ from lostwax.contracts.orders import Order, Status
 from lostwax.kit.http import Operation, Parameter, answer, path_uuid, query
 from lostwax.kit.postgres import Pool
 from lostwax.partner_api import hooks
-from lostwax.partner_api.api import OrderView
 from lostwax.partner_api.callers import AUTH, calling_client
 from lostwax.partner_api.domain import LONGEST_GRACE, Scope
 from lostwax.partner_api.hooks_sender import Sender
 from lostwax.partner_api.hooks_store import DeliveryRow, Due, Hook
+from lostwax.partner_api.views import OrderView
 
 _order = msgspec.json.Decoder(Order)
 _encode = msgspec.json.Encoder().encode

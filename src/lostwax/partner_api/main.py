@@ -2,6 +2,7 @@
 
 import os
 from contextlib import AsyncExitStack
+from datetime import timedelta
 from pathlib import Path
 
 from lostwax.kit import telemetry
@@ -13,10 +14,12 @@ from lostwax.kit.objects import Bucket
 from lostwax.kit.one_database import Plumbing, open_database
 from lostwax.kit.postgres import open_pool
 from lostwax.kit.rate_limit import Limit, RateLimiter
+from lostwax.kit.rebuilding import rebuild_operations
 from lostwax.kit.service import run, serve
 from lostwax.kit.settings import read_settings
 from lostwax.partner_api import api, handlers, hooks_api, keys_api, models_api, price_jobs_api, worker
 from lostwax.partner_api.callers import Callers
+from lostwax.partner_api.clients import OrderViews
 from lostwax.partner_api.hooks_delivery import Deliverer
 from lostwax.partner_api.hooks_sender import Sender
 from lostwax.partner_api.models import Models
@@ -33,7 +36,16 @@ async def serve_partner_api(settings: Settings) -> None:
         models = Models(
             pool, Bucket(settings.s3, settings.staging_bucket), largest_model_bytes=settings.largest_model_bytes
         )
-        door = handlers.Door(pool, models, now=utc_now)
+        views = OrderViews(
+            settings.redis_url,
+            settings.database_url,
+            pool,
+            handlers.REQUESTS,
+            cached=timedelta(days=settings.cache_days),
+            now=utc_now,
+        )
+        resources.push_async_callback(views.close)
+        door = handlers.Door(pool, models, views, now=utc_now)
         limiter = RateLimiter(settings.redis_url, "rate:")
         resources.push_async_callback(limiter.close)
         callers = Callers(pool, limiter, Limit(settings.client_rate_per_s, settings.client_burst), now=utc_now)
@@ -75,6 +87,7 @@ async def serve_partner_api(settings: Settings) -> None:
                 ),
                 api.resend_operation(door, plumbing.verifier),
                 *plumbing.operations(),
+                *rebuild_operations(views, plumbing.verifier),
             ],
             checks=plumbing.checks(),
             description="Order pieces from 3D models, as a partner of the workshop.",
@@ -85,6 +98,7 @@ async def serve_partner_api(settings: Settings) -> None:
             host=settings.http_host,
             port=settings.http_port,
             background=[
+                ("orders in Redis", views.run()),
                 *plumbing.background(),
                 ("announcer", announcer.run()),
                 ("web hooks", deliverer.run()),

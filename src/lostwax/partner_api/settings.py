@@ -29,6 +29,8 @@ class Settings(msgspec.Struct, frozen=True):
     # Requests a client may send, unless it has a limit of its own: a second in the long run, and at once.
     client_rate_per_s: Annotated[float, Meta(gt=0)] = 50
     client_burst: Annotated[int, Meta(ge=1)] = 200
+    # Orders of the last so many days are read from Redis, older ones from the database.
+    cache_days: Annotated[int, Meta(ge=1, le=3650)] = 30
     # Web hooks may go to this machine itself, by http too: for tests and local stacks only.
     hooks_to_loopback: bool = False
 

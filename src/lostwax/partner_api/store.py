@@ -1,17 +1,25 @@
 """SQL of the partner API. Every function takes a connection and works in its caller's transaction."""
 
-from collections.abc import Sequence
+import logging
+from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
 from uuid import UUID
 
 import msgspec
 
 from lostwax.contracts import topics
-from lostwax.contracts.orders import Order
+from lostwax.contracts.orders import Order, OrderRequested
 from lostwax.kit.announcing import NextBatch
 from lostwax.kit.commands import Commands
 from lostwax.kit.outbox import Message
 from lostwax.kit.postgres import Connection
+from lostwax.partner_api import views
+from lostwax.partner_api.views import OrderView, OwnView
+
+log = logging.getLogger(__name__)
+
+_order = msgspec.json.Decoder(Order)
+_requested = msgspec.json.Decoder(OrderRequested)
 
 
 class Intake(msgspec.Struct, frozen=True):
@@ -24,6 +32,7 @@ class Intake(msgspec.Struct, frozen=True):
     accepted_at: datetime
     body: str
     message: Message
+    view: OrderView
 
 
 class Stored(msgspec.Struct, frozen=True):
@@ -35,6 +44,7 @@ class Stored(msgspec.Struct, frozen=True):
 
 class RequestRow(msgspec.Struct, frozen=True):
     order_id: UUID
+    client_id: UUID
     accepted_at: datetime
     version: int
     status: str
@@ -115,7 +125,7 @@ async def _stored_under(connection: Connection, intakes: Sequence[Intake]) -> di
     }
 
 
-_REQUEST = "order_id, accepted_at, version, status, body, order_body"
+_REQUEST = "order_id, client_id, accepted_at, version, status, body, order_body"
 
 
 async def request(connection: Connection, client_id: UUID, order_id: UUID) -> RequestRow | None:
@@ -142,6 +152,52 @@ async def requests_page(
         limit,
     )
     return [RequestRow(**r) for r in rows]
+
+
+async def own_views(connection: Connection, order_ids: Sequence[UUID]) -> list[OwnView]:
+    """What clients see of these orders."""
+    rows = await connection.fetch(f"SELECT {_REQUEST} FROM requests WHERE order_id = ANY($1)", sorted(set(order_ids)))
+    return [own for r in rows if (own := _legible(RequestRow(**r))) is not None]
+
+
+async def own_views_from(connection: Connection, lowest: UUID) -> AsyncIterator[OwnView]:
+    """What clients see of all orders from this id upwards. Needs a transaction."""
+    async for row in connection.cursor(f"SELECT {_REQUEST} FROM requests WHERE order_id >= $1", lowest, prefetch=500):
+        if (own := _legible(RequestRow(**row))) is not None:
+            yield own
+
+
+async def count_from(connection: Connection, lowest: UUID) -> int:
+    return int(await connection.fetchval("SELECT count(*) FROM requests WHERE order_id >= $1", lowest))
+
+
+async def clients_with_older(connection: Connection, lowest: UUID) -> list[UUID]:
+    """Clients who have orders below this id."""
+    rows = await connection.fetch(
+        """
+        SELECT client_id FROM clients c
+        WHERE EXISTS (SELECT FROM requests r WHERE r.client_id = c.client_id AND r.order_id < $1)
+        """,
+        lowest,
+    )
+    return [UUID(int=r["client_id"].int) for r in rows]
+
+
+def _legible(row: RequestRow) -> OwnView | None:
+    """None for a row that does not decode, which must not keep all others from being shown."""
+    try:
+        return own_view(row)
+    except msgspec.MsgspecError as error:
+        log.error("a request does not decode", extra={"order": str(row.order_id), "error": repr(error)})
+        return None
+
+
+def own_view(row: RequestRow) -> OwnView:
+    if row.order_body is None:
+        view = views.of_request(_requested.decode(row.body), row.accepted_at)
+    else:
+        view = views.of_order(_order.decode(row.order_body), row.accepted_at)
+    return OwnView(UUID(int=row.client_id.int), view)
 
 
 async def unannounced(connection: Connection, limit: int) -> NextBatch:

@@ -37,6 +37,7 @@ SERVICES: Mapping[str, tuple[str, Callable[[], list[Operation]]]] = {
             *keys_api.operations(_NOTHING, _NOTHING),
             partner_api.resend_operation(_NOTHING, _NOTHING),
             *_publishing(),
+            *rebuild_operations(_NOTHING, _NOTHING),
         ],
     ),
     "orders": (
