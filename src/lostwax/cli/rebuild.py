@@ -6,7 +6,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-SERVICES = {"mes": "mes", "partner-api": "partner_api"}
+SERVICES = {"mes": "mes", "partner-api": "partner_api", "orders": "orders"}
 _LIMIT_S = 600.0
 
 
@@ -16,7 +16,7 @@ def register(app: typer.Typer) -> None:
 
 
 def rebuild(
-    service: Annotated[str, typer.Argument(help="mes or partner-api.")],
+    service: Annotated[str, typer.Argument(help="mes, partner-api or orders.")],
     stack: Annotated[str, typer.Option("--stack", help="Which local stack.")] = "dev",
     url: Annotated[
         str | None,

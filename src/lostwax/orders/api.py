@@ -17,6 +17,7 @@ from lostwax.kit.problems import Problem
 from lostwax.kit.service_calls import SERVICE_AUTH, calling_service
 from lostwax.kit.shards import ShardMap
 from lostwax.orders import store
+from lostwax.orders.clients import OrderCache
 from lostwax.orders.expectations import Expectations
 
 
@@ -51,17 +52,20 @@ def announcement_operation(expectations: Expectations, verifier: ServiceVerifier
     )
 
 
-def operations(shards: ShardMap, verifier: ServiceVerifier) -> list[Operation]:
+def operations(shards: ShardMap, cache: OrderCache, verifier: ServiceVerifier) -> list[Operation]:
     def wanted(request: Request) -> UUID:
         calling_service(verifier, request)
         return path_uuid(request, "order_id", "order")
 
     async def get_order(request: Request) -> Response:
         order_id = wanted(request)
+        if (cached := await cache.order(order_id)) is not None:
+            return answer(msgspec.Raw(cached))
         async with shards.of(bucket_of(order_id)).pool.acquire() as connection:
             order = await store.order(connection, order_id)
         if order is None:
             raise Problem(404, "not-found", "No such order", "Orders has not received it (yet).")
+        await cache.keep(order)
         return answer(order)
 
     async def get_history(request: Request) -> Response:

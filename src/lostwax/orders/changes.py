@@ -18,6 +18,7 @@ from lostwax.kit.outbox import Message
 from lostwax.kit.postgres import Connection
 from lostwax.kit.shards import ShardMap
 from lostwax.orders import domain, price_jobs, store
+from lostwax.orders.clients import OrderCache
 from lostwax.orders.price_jobs import Lane, PriceJob, SubjectKind
 from lostwax.orders.store import Entry
 
@@ -26,7 +27,8 @@ _decided = metrics.counter(COMMANDS_DECIDED)
 
 
 class Orders:
-    """What the use cases need: shards, the model store, staging buckets by name, the tariff in force, the clock."""
+    """What the use cases need: shards, the model store, staging buckets by name, the tariff in force, the clock; and
+    the cache of single orders, which whoever changes orders tells of it after the commit."""
 
     def __init__(
         self,
@@ -37,7 +39,9 @@ class Orders:
         tariff: Tariff,
         now: Callable[[], datetime],
         largest_model_bytes: int,
+        cache: OrderCache | None = None,
     ) -> None:
+        self.cache = cache
         self.shards = shards
         self.models = models
         self.staging = staging
@@ -45,6 +49,12 @@ class Orders:
         self.now = now
         self.largest_model_bytes = largest_model_bytes
         self.known_models: set[str] = set()
+
+    async def show(self, entries: Mapping[UUID, Entry]) -> None:
+        """After the commit: these orders are as they stand here, also those that it left as they were, for whoever
+        changed them may have been killed before it came to this."""
+        if self.cache is not None:
+            await self.cache.show([entry.order for entry in entries.values()])
 
 
 class Changes:

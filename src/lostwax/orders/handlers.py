@@ -52,6 +52,7 @@ async def create_orders(orders: Orders, shard: Shard, requests: Sequence[OrderRe
         ready = await _park_later(connection, early, dead.values())
         await store.insert_outcomes(connection, changes.obey(ready, now))
         await changes.write(connection)
+    await orders.show(changes.entries)
 
 
 async def _stored_models(orders: Orders, digests: set[str]) -> set[str]:
@@ -109,6 +110,7 @@ async def obey_commands(
         changes = Changes(orders, entries)
         await store.insert_outcomes(connection, changes.obey(ready, now))
         await changes.write(connection)
+    await orders.show(changes.entries)
 
 
 async def go_on_without(orders: Orders, shard: Shard, place: str) -> None:
@@ -124,6 +126,7 @@ async def go_on_without(orders: Orders, shard: Shard, place: str) -> None:
         changes = Changes(orders, entries)
         await store.insert_outcomes(connection, changes.obey([a.command for a in released], orders.now()))
         await changes.write(connection)
+    await orders.show(changes.entries)
 
 
 def _settle(
@@ -187,6 +190,7 @@ async def take_prices(orders: Orders, shard: Shard, results: Sequence[PriceResul
                 continue
             changes.take_price(entry, result, now)
         await changes.write(connection)
+    await orders.show(changes.entries)
 
 
 async def take_models(orders: Orders, shard: Shard, ready: Sequence[ModelReady]) -> None:
@@ -213,6 +217,7 @@ async def take_models(orders: Orders, shard: Shard, ready: Sequence[ModelReady])
             )
             changes.take_price(entry, failed, now)
         await changes.write(connection)
+    await orders.show(changes.entries)
 
 
 def _waits_for(entry: Entry, sha256: str) -> bool:

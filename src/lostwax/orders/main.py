@@ -6,8 +6,11 @@ import os
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
+from uuid import UUID
 
 from lostwax.contracts import topics
+from lostwax.contracts.ids import bucket_of
+from lostwax.contracts.orders import Order
 from lostwax.kit import telemetry
 from lostwax.kit.auth import ServiceSigner, ServiceVerifier
 from lostwax.kit.clock import utc_now
@@ -17,12 +20,14 @@ from lostwax.kit.kafka import Publisher
 from lostwax.kit.objects import Bucket, StorageAway
 from lostwax.kit.postgres import UNREACHABLE, migrate, open_pool
 from lostwax.kit.publishing import PublishingLimits
+from lostwax.kit.rebuilding import rebuild_operations
 from lostwax.kit.relay import Relay
 from lostwax.kit.service import run, serve
 from lostwax.kit.service_calls import publishing_operations
 from lostwax.kit.settings import read_settings
 from lostwax.kit.shards import Shard, ShardMap, assign_first_buckets
-from lostwax.orders import api, changes, models_api, parking, price_jobs_api, worker
+from lostwax.orders import api, changes, models_api, parking, price_jobs_api, store, worker
+from lostwax.orders.clients import OrderCache
 from lostwax.orders.desk import Desk
 from lostwax.orders.expectations import Expectations
 from lostwax.orders.price_jobs import Lane, Terms
@@ -79,6 +84,19 @@ async def serve_orders(settings: Settings) -> None:
             return buckets.setdefault(name, Bucket(settings.s3, name))
 
         models = Bucket(settings.s3, settings.models_bucket)
+
+        async def load(order_ids: Sequence[UUID]) -> Sequence[Order]:
+            by_shard: dict[int, list[UUID]] = {}
+            for order_id in order_ids:
+                by_shard.setdefault(shard_map.of(bucket_of(order_id)).number, []).append(order_id)
+            found: list[Order] = []
+            for number, some in by_shard.items():
+                async with shards[number].pool.acquire() as connection:
+                    found += await store.some(connection, some)
+            return found
+
+        cache = OrderCache(settings.redis_url, settings.control_url, control, load)
+        resources.push_async_callback(cache.close)
         orders = changes.Orders(
             shard_map,
             models=models,
@@ -86,6 +104,7 @@ async def serve_orders(settings: Settings) -> None:
             tariff=changes.load_tariff(settings.tariff),
             now=utc_now,
             largest_model_bytes=settings.largest_model_bytes,
+            cache=cache,
         )
         limits = PublishingLimits(settings.control_url)
         relays = [
@@ -138,11 +157,12 @@ async def serve_orders(settings: Settings) -> None:
         app = build_app(
             "orders",
             [
-                *api.operations(shard_map, verifier),
+                *api.operations(shard_map, cache, verifier),
                 *models_api.operations(shard_map, models, verifier),
                 *price_jobs_api.operations(shard_map, terms, verifier),
                 api.announcement_operation(expectations, verifier),
                 *publishing_operations(WRITES, limits, control, verifier),
+                *rebuild_operations(cache, verifier),
             ],
             checks={"shards": shards_answer, "kafka": consumes},
             description="Orders, for other services of Lostwax.",
@@ -153,6 +173,7 @@ async def serve_orders(settings: Settings) -> None:
             host=settings.http_host,
             port=settings.http_port,
             background=[
+                ("orders in Redis", cache.run()),
                 ("publishing limits", limits.run()),
                 *[(f"relay {s.number}", r.run()) for s, r in zip(shards, relays, strict=True)],
                 *[(f"desk {s.number}", Desk(orders, s, terms).run()) for s in shards],

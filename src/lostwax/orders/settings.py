@@ -17,6 +17,7 @@ class Settings(msgspec.Struct, frozen=True):
     channel_urls: tuple[str, ...]
     service_key: str
     service_keys: str
+    redis_url: str
     http_host: str = "127.0.0.1"
     tariff: str = "2026-11"
     log_level: str = "INFO"

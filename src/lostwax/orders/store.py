@@ -123,6 +123,11 @@ async def order(connection: Connection, order_id: UUID) -> Order | None:
     return None if body is None else _order.decode(body)
 
 
+async def some(connection: Connection, order_ids: Sequence[UUID]) -> list[Order]:
+    rows = await connection.fetch("SELECT body FROM orders WHERE order_id = ANY($1)", list(order_ids))
+    return [_order.decode(r["body"]) for r in rows]
+
+
 async def history(connection: Connection, order_id: UUID, after_version: int, most: int) -> list[Order]:
     """Versions of an order above `after_version`, oldest first."""
     rows = await connection.fetch(

@@ -43,11 +43,12 @@ SERVICES: Mapping[str, tuple[str, Callable[[], list[Operation]]]] = {
     "orders": (
         "Orders, for other services of Lostwax.",
         lambda: [
-            *orders.operations(_NOTHING, _NOTHING),
+            *orders.operations(_NOTHING, _NOTHING, _NOTHING),
             *orders_models.operations(_NOTHING, _NOTHING, _NOTHING),
             *orders_price_jobs.operations(_NOTHING, _NOTHING, _NOTHING),
             orders.announcement_operation(_NOTHING, _NOTHING),
             *_publishing(),
+            *rebuild_operations(_NOTHING, _NOTHING),
         ],
     ),
     "pricing": ("Prices models; it has no API of its own.", list),
