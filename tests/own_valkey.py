@@ -1,7 +1,6 @@
 """A Valkey of a test's own, which may be killed, stopped and brought back from an old snapshot while others go on."""
 
 import contextlib
-import shutil
 import signal
 import socket
 import subprocess
@@ -13,14 +12,18 @@ import redis
 from lostwax.local import places
 
 
+def a_free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 class OwnValkey:
     """Runs in `folder` from `start` to `end`, always on the same port."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = a_free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -41,7 +44,6 @@ class OwnValkey:
         """Write a snapshot, from which the next `start` begins."""
         with redis.Redis.from_url(self.url) as client:
             client.save()
-        shutil.copy(self._folder / "dump.rdb", self._folder / "kept.rdb")
 
     def flush(self) -> None:
         with redis.Redis.from_url(self.url) as client:

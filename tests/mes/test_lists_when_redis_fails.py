@@ -18,14 +18,16 @@ from tests.conftest import NewDatabase
 from tests.own_valkey import OwnValkey
 
 import lostwax.mes
+from lostwax.contracts.ids import new_id
 from lostwax.contracts.orders import Order, Status
+from lostwax.contracts.staff import Role
+from lostwax.kit.auth import Member
 from lostwax.kit.postgres import open_pool
 from lostwax.kit.problems import Problem
 from lostwax.mes import handlers
 from lostwax.mes.clients import Lists
 from lostwax.mes.domain import ListName
 from lostwax.mes.handlers import Workshop
-from lostwax.mes.store import Operator
 
 MIGRATIONS = Path(lostwax.mes.__file__).parent / "migrations"
 
@@ -66,7 +68,7 @@ class Day:
         self.over = False
 
 
-async def claim_all_the_time(day: Day, workshop: Workshop, operator: Operator, random: Random) -> None:
+async def claim_all_the_time(day: Day, workshop: Workshop, operator: Member, random: Random) -> None:
     while not day.over and day.free:
         order_id = random.choice(list(day.free))
         try:
@@ -108,8 +110,9 @@ async def test_claims_go_on_while_redis_fails_in_every_way(workshops: list[Works
     claimable = [an_order(Status.MANUFACTURING_APPROVED) for _ in range(110)]
     changing = {o.order_id: o for o in (an_order(Status.MANUFACTURING_APPROVED) for _ in range(15))}
     await handlers.take_changes(workshops[0], [*claimable, *changing.values()])
-    async with workshops[0].pool.acquire() as connection:
-        operators = [(await handlers.add_operator(connection, name))[0] for name in ("Ada", "Ben")]
+    operators = [Member(new_id(), name, Role.OPERATOR, 1) for name in ("Ada", "Ben")]
+    for operator in operators:
+        await handlers.account(workshops[0], operator)
     for workshop in workshops:
         await wait_for(lambda w=workshop: w.lists.trusted)
     day = Day(claimable)

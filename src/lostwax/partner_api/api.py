@@ -78,8 +78,6 @@ class ResubmitOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     deadline: date | UnsetType | None = UNSET
 
 
-
-
 class OrdersPage(msgspec.Struct, frozen=True):
     """Newest first. Ask for the next page with `after=<next>`; no `next`: that was all. `source` is `redis`, or
     `database` for old orders and while Redis is being rebuilt: then it is slower, and just as true."""
