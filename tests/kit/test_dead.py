@@ -29,7 +29,7 @@ from lostwax.kit import dead
 from lostwax.kit.clock import utc_now
 from lostwax.kit.consumer import Runner
 from lostwax.kit.kafka import OutgoingRecord, Publisher, ensure_topics
-from lostwax.kit.messages import Burial, DeadWatch, Discarded, Incoming, Later
+from lostwax.kit.messages import Burial, DeadWatch, Discarded, Incoming, Later, Poison
 from lostwax.local.stack import Stack
 
 
@@ -252,6 +252,51 @@ async def test_nothing_is_buried_before_its_watch_is_done_and_a_discard_is_told_
         trouble["discard"] = None
         await wait_for(lambda: seen == [7])
         assert heard[1:] == [Discarded(shelf.place(1, 0), 1)]
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_reader_from_behind_buries_first_and_hears_of_the_discard_then(stack: Stack) -> None:
+    """It was killed after it had buried and before its offset was stored, or reads from the beginning: both are in one
+    batch. Heard the other way round, the discard would settle nothing, and what waits behind the letter wait for ever.
+    """
+    shelf = Shelf(bootstrap(stack))
+    heard: list[str] = []
+
+    async def bury(what: Burial) -> None:
+        heard.append(f"buried {what.offset}")
+
+    async def go_on(what: Discarded) -> None:
+        heard.append(f"discarded {what.place.rpartition('/')[2]}")
+
+    async def handle(batch: Sequence[Incoming]) -> None:
+        for incoming in batch:
+            if incoming.body.version == 666:
+                raise Poison(incoming, "odd", "why")
+        heard.extend(f"handled {i.offset}" for i in batch)
+
+    def outcome(version: int) -> OutgoingRecord:
+        body = catalogue.encode(Outcome(new_id(), new_id(), True, version, Status.SUBMITTED, NOON))
+        return as_record(shelf.topic.name, 1, OUTCOME, body)
+
+    await shelf.bury(shelf.place(1, 1), key="key")
+    await shelf.publisher.publish([outcome(1), outcome(666), outcome(2)])
+    letters = list((await shelf.letters()).open.values())
+    await dead.discard(shelf.publisher, shelf.topic, letters, "no", tell=True, by="me", at=NOON)
+    await shelf.publisher.publish([outcome(3)])
+    runner = Runner(
+        shelf.address,
+        group=f"test-{new_id()}",
+        routes={shelf.topic: handle},
+        publisher=shelf.publisher,
+        instance="a",
+        dead_watches={shelf.topic: DeadWatch(bury, go_on)},
+    )
+    task = asyncio.create_task(runner.run())
+    try:
+        await wait_for(lambda: "handled 4" in heard)
+        assert heard == ["buried 1", "handled 0", "handled 2", "discarded 1", "handled 4"]
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)

@@ -253,7 +253,7 @@ class Runner:
     async def _work(self, partition: _Partition) -> None:
         try:
             while partition.buffer and not partition.revoked:
-                taken = [partition.buffer.popleft() for _ in range(min(self._batch, len(partition.buffer)))]
+                taken = self._take(partition)
                 partition.in_hand = taken[0]
                 await self._handle_for_certain(partition, taken)
                 partition.in_hand = None
@@ -274,6 +274,17 @@ class Runner:
             raise
         finally:
             partition.task = None
+
+    def _take(self, partition: _Partition) -> list[KafkaMessage]:
+        """The next batch. A notice of a discarded dead letter begins one: a reader that comes from behind meets both
+        the message that it buries and the notice, and must do all that stands before the notice first."""
+        watched = partition.topic in self._dead_watches
+        taken = [partition.buffer.popleft()]
+        while partition.buffer and len(taken) < self._batch:
+            if watched and _is_notice(partition.buffer[0]):
+                break
+            taken.append(partition.buffer.popleft())
+        return taken
 
     async def _handle_for_certain(self, partition: _Partition, taken: Sequence[KafkaMessage]) -> None:
         """Handle the batch, by whatever it takes: together, then one by one, waiting, dead-lettering.
@@ -439,6 +450,10 @@ class Runner:
                 raise _LetGo
             await asyncio.sleep(pause)
             pause = min(pause * 2, 10.0)
+
+
+def _is_notice(message: KafkaMessage) -> bool:
+    return any(name == "ce_type" and value == dead.DISCARDED.encode() for name, value in message.headers() or [])
 
 
 async def _as_coroutine(awaitable: Awaitable[None]) -> None:
