@@ -37,6 +37,7 @@ from lostwax.contracts.orders import (
     Transition,
 )
 from lostwax.contracts.pricing import NotPriced, Priced, PriceResult
+from lostwax.contracts.quotes import QuoteRequested
 from lostwax.contracts.staff import Role
 from lostwax.crm.handlers import add_staff
 from lostwax.kit.auth import ServiceSigner
@@ -150,6 +151,20 @@ def a_request(**changes: Any) -> OrderRequested:
         specification=a_specification(),
         requested_at=NOON,
         reference="PO-1",
+    )
+    return msgspec.structs.replace(whole, **changes)
+
+
+def a_quote_request(*options: Specification, **changes: Any) -> QuoteRequested:
+    """A request for prices of one model, in two alloys unless told otherwise."""
+    one = a_specification()
+    whole = QuoteRequested(
+        quote_id=new_id(),
+        account=ACCOUNT,
+        channel="partner_api",
+        options=options or (one, msgspec.structs.replace(one, alloy="sterling-925")),
+        requested_at=NOON,
+        reference="Q-1",
     )
     return msgspec.structs.replace(whole, **changes)
 

@@ -31,15 +31,17 @@ from tests.builders import (
     a_geometry,
     a_price,
     a_quote,
+    a_quote_request,
     a_request,
     a_specification,
     an_order,
     records_of,
 )
 
-from lostwax.contracts import catalogue, models, orders, pricing, staff, topics
+from lostwax.contracts import catalogue, models, orders, pricing, quotes, staff, topics
 from lostwax.contracts.ids import new_id
 from lostwax.contracts.orders import Action, Actor, ActorKind, Status
+from lostwax.orders import quote_domain
 from lostwax.orders.changes import load_tariff
 from lostwax.schemas.events import event_schema
 from lostwax.schemas.folder import EXAMPLES
@@ -129,6 +131,13 @@ def built() -> Iterator[msgspec.Struct]:
     full = a_specification(scale=1.25, engraving='für immer "2026"', deadline=date(2026, 12, 24), quantity=1000)
     yield a_request(specification=full, approve_up_to=Decimal("129.50"))
     yield a_request(reference=None)
+    yield a_request(accepted=orders.AcceptedQuote(new_id(), 2, Decimal("129.50")))
+    asked = a_quote_request(full)
+    yield asked
+    for state in quotes.QuoteState:
+        begun = quote_domain.begin(asked, NOON)
+        option = quotes.QuotedOption(full, a_quote(geometry=a_geometry(notes=("n",), kernel="mesh-1")), NOT_CLOSED)
+        yield quotes.QuoteChanged(msgspec.structs.replace(begun, state=state, options=(option,), expires_at=NOON))
     geometry = a_geometry(notes=("two shells that touch",), kernel="mesh-1")
     for status in Status:
         step = orders.Transition(Status.SUBMITTED, status, SELLER, NOON, "as it is", new_id())

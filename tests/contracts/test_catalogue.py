@@ -14,12 +14,13 @@ from tests.builders import (
     a_command,
     a_digest,
     a_price,
+    a_quote_request,
     a_request,
     a_specification,
     an_order,
 )
 
-from lostwax.contracts import catalogue, models, orders, pricing, staff
+from lostwax.contracts import catalogue, models, orders, pricing, quotes, staff
 from lostwax.contracts.ids import new_id
 from lostwax.contracts.orders import (
     Approve,
@@ -31,6 +32,7 @@ from lostwax.contracts.orders import (
     StartManufacturing,
     Status,
 )
+from lostwax.orders import quote_domain
 from lostwax.orders.changes import load_tariff
 
 FULL = a_specification(scale=1.25, engraving='für immer "2026"', deadline=date(2026, 12, 24), quantity=1000)
@@ -49,6 +51,9 @@ EXAMPLES: list[msgspec.Struct] = [
     orders.Outcome(new_id(), new_id(), False, 3, Status.CANCELLED, NOON, "stale", "The order has changed."),
     orders.ModelReady(new_id(), a_digest()),
     orders.ModelReady(new_id(), a_digest(), NOT_CLOSED),
+    a_request(accepted=orders.AcceptedQuote(new_id(), 1, Decimal("129.50"))),
+    a_quote_request(),
+    quotes.QuoteChanged(quote_domain.begin(a_quote_request(FULL), NOON)),
     models.ModelUploaded(a_digest(), 84, ACCOUNT, "staging-partner-api", "a/b"),
     models.ModelNeeded(a_digest(), new_id(), ACCOUNT),
     models.ModelStored(a_digest(), ACCOUNT, 84),

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from lostwax.contracts import models, orders, pricing, staff, topics
+from lostwax.contracts import models, orders, pricing, quotes, staff, topics
 from lostwax.contracts.topics import Topic
 
 
@@ -27,6 +27,8 @@ TYPES: tuple[EventType, ...] = (
     EventType("orders.command.v1", orders.Command, (topics.ORDER_COMMANDS,)),
     EventType("orders.outcome.v1", orders.Outcome, (topics.ORDER_OUTCOMES,)),
     EventType("orders.model_ready.v1", orders.ModelReady, (topics.ORDER_MODELS,)),
+    EventType("quotes.quote_requested.v1", quotes.QuoteRequested, (topics.QUOTE_REQUESTS,)),
+    EventType("quotes.quote_changed.v1", quotes.QuoteChanged, (topics.QUOTE_CHANGES,)),
     EventType("models.model_uploaded.v1", models.ModelUploaded, (topics.MODEL_TRANSFERS,)),
     EventType("models.model_needed.v1", models.ModelNeeded, (topics.MODEL_TRANSFERS,)),
     EventType("models.model_stored.v1", models.ModelStored, (topics.MODEL_STORED,)),

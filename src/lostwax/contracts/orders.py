@@ -160,6 +160,14 @@ class Order(msgspec.Struct, frozen=True):
     on_hold: OnHold | None = None
 
 
+class AcceptedQuote(msgspec.Struct, frozen=True):
+    """The price that an order is placed at: an option of a quote, numbered from 1, and its amount as it was seen."""
+
+    quote_id: UUID
+    option: Annotated[int, Meta(ge=1, le=24)]
+    amount: Decimal
+
+
 class OrderRequested(msgspec.Struct, frozen=True):
     """A channel's request for an order: all that Orders needs to create it."""
 
@@ -170,6 +178,7 @@ class OrderRequested(msgspec.Struct, frozen=True):
     requested_at: datetime
     reference: Annotated[str, Meta(max_length=100)] | None = None
     approve_up_to: Decimal | None = None
+    accepted: AcceptedQuote | None = None
 
 
 class OrderChanged(msgspec.Struct, frozen=True):

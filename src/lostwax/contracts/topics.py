@@ -29,6 +29,8 @@ ORDER_CHANGES = Topic("orders.changes", ("orders",), ("partner_api", "mes", "crm
 ORDER_COMMANDS = Topic("orders.commands", ("partner_api", "mes", "crm"), ("orders",))
 ORDER_OUTCOMES = Topic("orders.outcomes", ("orders",), ("partner_api", "mes", "crm"))
 ORDER_MODELS = Topic("orders.models", ("orders",), ("orders",))
+QUOTE_REQUESTS = Topic("quotes.requests", ("partner_api",), ("orders",))
+QUOTE_CHANGES = Topic("quotes.changes", ("orders",), ("partner_api",), compacted=True)
 MODEL_TRANSFERS = Topic("models.transfers", ("partner_api", "orders"), ("orders",))
 MODEL_STORED = Topic("models.stored", ("orders",), ("partner_api",))
 PRICING_QUICK = Topic("pricing.requests.quick", ("orders",), ("pricing",))
@@ -42,6 +44,8 @@ ALL: tuple[Topic, ...] = (
     ORDER_COMMANDS,
     ORDER_OUTCOMES,
     ORDER_MODELS,
+    QUOTE_REQUESTS,
+    QUOTE_CHANGES,
     MODEL_TRANSFERS,
     MODEL_STORED,
     PRICING_QUICK,

@@ -1,5 +1,6 @@
 """What Orders' use cases stand on: their surroundings, and what one transaction decides, written once at its end."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -8,6 +9,7 @@ from uuid import UUID
 import msgspec
 
 from lostwax.contracts import topics
+from lostwax.contracts.ids import bucket_of_digest
 from lostwax.contracts.metrics import COMMANDS_DECIDED, ORDER_STEPS
 from lostwax.contracts.models import ModelNeeded
 from lostwax.contracts.orders import Command, Order, OrderChanged, Outcome, Resubmit, Status
@@ -15,14 +17,16 @@ from lostwax.contracts.pricing import PriceResult, Tariff
 from lostwax.kit import metrics, outbox, tracing
 from lostwax.kit.objects import Bucket
 from lostwax.kit.outbox import Message
-from lostwax.kit.postgres import Connection
+from lostwax.kit.postgres import UNREACHABLE, Connection
 from lostwax.kit.shards import ShardMap
-from lostwax.orders import domain, price_jobs, store
+from lostwax.orders import domain, models_store, price_jobs, store
 from lostwax.orders.clients import OrderCache
 from lostwax.orders.price_jobs import Lane, PriceJob, SubjectKind
 from lostwax.orders.store import Entry
 
 _steps = metrics.counter(ORDER_STEPS)
+_KNOWN_MODELS = 100_000
+log = logging.getLogger(__name__)
 _decided = metrics.counter(COMMANDS_DECIDED)
 
 
@@ -117,7 +121,7 @@ class Changes:
             self.take(version)
 
     def drop_answer(self, result: PriceResult) -> None:
-        """A result that nobody waits for frees its place all the same."""
+        """A result that no order waits for frees its place all the same."""
         self._answered.add(result.job_id)
 
     def _tell(self, order: Order) -> None:
@@ -178,6 +182,26 @@ class Changes:
         await price_jobs.answer(connection, self._answered - set(self._jobs))
         for order in self.versions:
             _steps.add(1, order.transition.source or "", order.transition.target)
+
+
+async def stored_models(orders: Orders, digests: set[str]) -> set[str]:
+    """Which of these models are surely in the store. Models live on shards of their own digest; a shard that is away
+    knows of none, and the order then waits for its model's own message."""
+    unknown = digests - orders.known_models
+    by_shard: dict[int, list[str]] = {}
+    for digest in unknown:
+        by_shard.setdefault(orders.shards.of(bucket_of_digest(digest)).number, []).append(digest)
+    for number, some in by_shard.items():
+        try:
+            async with orders.shards.shards[number].pool.acquire() as connection:
+                found = await models_store.stored_models(connection, some)
+        except UNREACHABLE as error:
+            log.warning("model index away", extra={"shard": number, "error": repr(error)})
+            continue
+        if len(orders.known_models) > _KNOWN_MODELS:
+            orders.known_models.clear()
+        orders.known_models |= found
+    return digests & orders.known_models
 
 
 def load_tariff(version: str) -> Tariff:

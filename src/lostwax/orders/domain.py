@@ -122,8 +122,10 @@ class Refused(Exception):
         self.code, self.detail = code, detail
 
 
-def submit(request: OrderRequested, now: datetime) -> Order:
-    """Version 1 of an order, SUBMITTED."""
+def submit(request: OrderRequested, now: datetime, *, quoted: bool = False) -> Order:
+    """Version 1 of an order, SUBMITTED. One that accepts a quote which does not hold (`quoted` False) is priced anew
+    and approved up to the amount that was accepted: nothing is lost, and nobody pays more than they agreed to."""
+    anew = request.accepted.amount if request.accepted is not None and not quoted else None
     actor = Actor(kind=ActorKind.PARTNER, id=str(request.account), name=request.channel, account=request.account)
     return Order(
         order_id=request.order_id,
@@ -136,8 +138,19 @@ def submit(request: OrderRequested, now: datetime) -> Order:
         submitted_at=request.requested_at,
         updated_at=now,
         transition=Transition(source=None, target=Status.SUBMITTED, actor=actor, at=now),
-        approve_up_to=request.approve_up_to,
+        approve_up_to=request.approve_up_to if anew is None else anew,
     )
+
+
+def by_quote(order: Order, quote: Quote, now: datetime) -> list[Order]:
+    """The versions that follow when a new order is placed at a price that its owner has accepted before."""
+    priced = _step(order, Status.PRICE_CALCULATED, ORDERS, now, reason="by an accepted quote", quote=quote)
+    reason = f"accepted before: {quote.amount} {quote.currency}"
+    return [priced, _step(priced, Status.MANUFACTURING_APPROVED, _owner(order), now, reason=reason, approved_at=now)]
+
+
+def _owner(order: Order) -> Actor:
+    return Actor(kind=ActorKind.PARTNER, id=str(order.account), name=order.channel, account=order.account)
 
 
 def price_job(order: Order) -> UUID:
@@ -182,9 +195,8 @@ def take_price(
     priced = _step(order, Status.PRICE_CALCULATED, ORDERS, now, quote=quote, failure=None)
     if order.approve_up_to is None or quote.amount > order.approve_up_to:
         return [priced]
-    owner = Actor(kind=ActorKind.PARTNER, id=str(order.account), name=order.channel, account=order.account)
     reason = f"standing approval up to {order.approve_up_to} {quote.currency}"
-    return [priced, _step(priced, Status.MANUFACTURING_APPROVED, owner, now, reason=reason, approved_at=now)]
+    return [priced, _step(priced, Status.MANUFACTURING_APPROVED, _owner(order), now, reason=reason, approved_at=now)]
 
 
 def fail_price(order: Order, failure: PriceFailure, now: datetime) -> Order:

@@ -7,34 +7,34 @@ from uuid import UUID
 
 import msgspec
 
-from lostwax.contracts.ids import bucket_of, bucket_of_digest
+from lostwax.contracts.ids import bucket_of
 from lostwax.contracts.orders import (
     Command,
     ModelReady,
     OrderRequested,
 )
 from lostwax.contracts.pricing import NotPriced, PriceResult
-from lostwax.kit.postgres import UNREACHABLE, Connection
+from lostwax.kit.postgres import Connection
 from lostwax.kit.shards import Shard, check_owned
-from lostwax.orders import domain, models_store, store, waiting
-from lostwax.orders.changes import Changes, Orders
+from lostwax.orders import domain, quote_handlers, store, waiting
+from lostwax.orders.changes import Changes, Orders, stored_models
 from lostwax.orders.store import Entry
 from lostwax.orders.waiting import LAST, Arrival, DeadCommand, Origin
 
 log = logging.getLogger(__name__)
 
-_KNOWN_MODELS = 100_000
-
 
 async def create_orders(orders: Orders, shard: Shard, requests: Sequence[OrderRequested]) -> None:
     """Create each requested order once, make its history, and ask for its price or for its model."""
     now = orders.now()
-    stored = await _stored_models(orders, {r.specification.model.sha256 for r in requests})
+    stored = await stored_models(orders, {r.specification.model.sha256 for r in requests})
+    accepted = await quote_handlers.accepted_prices(orders, requests)
     entries: dict[UUID, Entry] = {}
     for request in requests:
-        order = domain.submit(request, now)
-        has_model = request.specification.model.sha256 in stored
-        entries.setdefault(request.order_id, Entry(order, domain.price_job(order) if has_model else None))
+        quoted = request.order_id in accepted
+        order = domain.submit(request, now, quoted=quoted)
+        priced_now = request.specification.model.sha256 in stored and not quoted
+        entries.setdefault(request.order_id, Entry(order, domain.price_job(order) if priced_now else None))
     async with shard.pool.acquire() as connection, connection.transaction():
         await check_owned(connection, map(bucket_of, entries))
         await store.lock_arrivals(connection, entries)
@@ -45,7 +45,10 @@ async def create_orders(orders: Orders, shard: Shard, requests: Sequence[OrderRe
         for order_id in sorted(new_ids):
             entry = entries[order_id]
             changes.create(entry)
-            if entry.price_job_id is None:
+            if order_id in accepted:
+                for version in domain.by_quote(entry.order, accepted[order_id], now):
+                    changes.take(version)
+            elif entry.price_job_id is None:
                 changes.ask_for_model(entry.order)
         early = await waiting.take_early_commands(connection, new_ids)
         dead = await waiting.dead_commands(connection, new_ids)
@@ -53,26 +56,6 @@ async def create_orders(orders: Orders, shard: Shard, requests: Sequence[OrderRe
         await store.insert_outcomes(connection, changes.obey(ready, now))
         await changes.write(connection)
     await orders.show(changes.entries)
-
-
-async def _stored_models(orders: Orders, digests: set[str]) -> set[str]:
-    """Which of these models are surely in the store. Models live on shards of their own digest; a shard that is away
-    knows of none, and the order then waits for its model's own message."""
-    unknown = digests - orders.known_models
-    by_shard: dict[int, list[str]] = {}
-    for digest in unknown:
-        by_shard.setdefault(orders.shards.of(bucket_of_digest(digest)).number, []).append(digest)
-    for number, some in by_shard.items():
-        try:
-            async with orders.shards.shards[number].pool.acquire() as connection:
-                found = await models_store.stored_models(connection, some)
-        except UNREACHABLE as error:
-            log.warning("model index away", extra={"shard": number, "error": repr(error)})
-            continue
-        if len(orders.known_models) > _KNOWN_MODELS:
-            orders.known_models.clear()
-        orders.known_models |= found
-    return digests & orders.known_models
 
 
 async def obey_commands(
@@ -177,16 +160,19 @@ async def _park_later(
 
 
 async def take_prices(orders: Orders, shard: Shard, results: Sequence[PriceResult]) -> None:
-    """Apply price results to the orders whose current job they answer; drop the others."""
+    """Apply price results to the orders and quotes whose current job they answer; drop the others."""
     now = orders.now()
     async with shard.pool.acquire() as connection, connection.transaction():
         await check_owned(connection, (bucket_of(r.subject_id) for r in results))
         changes = Changes(orders, await store.lock_orders(connection, (r.subject_id for r in results)))
+        others = [r for r in results if r.subject_id not in changes.entries]
+        quotes = await quote_handlers.take_prices(orders, connection, others) if others else set()
         for result in results:
             entry = changes.entries.get(result.subject_id)
             if entry is None:
                 changes.drop_answer(result)
-                log.warning("price for an unknown order", extra={"order": result.subject_id, "job": result.job_id})
+                if result.subject_id not in quotes:
+                    log.warning("price for nobody", extra={"subject": result.subject_id, "job": result.job_id})
                 continue
             changes.take_price(entry, result, now)
         await changes.write(connection)
@@ -199,6 +185,8 @@ async def take_models(orders: Orders, shard: Shard, ready: Sequence[ModelReady])
     async with shard.pool.acquire() as connection, connection.transaction():
         await check_owned(connection, (bucket_of(r.order_id) for r in ready))
         changes = Changes(orders, await store.lock_orders(connection, (r.order_id for r in ready)))
+        if others := [r for r in ready if r.order_id not in changes.entries]:
+            await quote_handlers.take_models(orders, connection, others)
         for message in ready:
             entry = changes.entries.get(message.order_id)
             if entry is None or not _waits_for(entry, message.sha256):

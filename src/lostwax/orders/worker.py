@@ -13,7 +13,7 @@ from lostwax.contracts.orders import Command
 from lostwax.contracts.topics import Topic
 from lostwax.kit.messages import Burial, DeadWatch, Discarded, Handler, Incoming, Later, Poison
 from lostwax.kit.shards import NotOwner, Shard
-from lostwax.orders import handlers, model_handlers, parking
+from lostwax.orders import handlers, model_handlers, parking, quote_handlers
 from lostwax.orders.changes import Orders
 from lostwax.orders.domain import PRODUCERS
 from lostwax.orders.waiting import Origin
@@ -26,6 +26,7 @@ _TRANSFERS_AT_ONCE = 4
 def routes(orders: Orders) -> Mapping[Topic, Handler]:
     return {
         topics.ORDER_REQUESTS: _by_shard(orders, handlers.create_orders, lambda m: bucket_of(m.order_id)),
+        topics.QUOTE_REQUESTS: _by_shard(orders, quote_handlers.create_quotes, lambda m: bucket_of(m.quote_id)),
         topics.ORDER_COMMANDS: commands(orders),
         topics.PRICING_RESULTS: _by_shard(orders, handlers.take_prices, lambda m: bucket_of(m.subject_id)),
         topics.ORDER_MODELS: _by_shard(orders, handlers.take_models, lambda m: bucket_of(m.order_id)),

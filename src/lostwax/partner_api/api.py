@@ -14,6 +14,7 @@ from starlette.responses import Response
 
 from lostwax.contracts.ids import short_code
 from lostwax.contracts.orders import (
+    AcceptedQuote,
     Code,
     Sha256,
     Status,
@@ -33,8 +34,18 @@ from lostwax.partner_api.views import OrderView
 Amount = Annotated[Decimal, Meta(description='a decimal as a string, e.g. "129.50"')]
 
 
+class OrderByQuote(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The price to order at: your quote, the number of its option, and the amount that you saw."""
+
+    quote_id: UUID
+    option: Annotated[int, Meta(ge=1, le=24)]
+    amount: Amount
+
+
 class SubmitOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """An order. Lengths in mm. Give a ring size (EU) or a scale, or neither: the model is made as it is drawn."""
+    """An order. Lengths in mm. Give a ring size (EU) or a scale, or neither: the model is made as it is drawn. With a
+    `quote`, the order is approved at that price at once; should the quote not hold when the order is taken up, it is
+    priced anew and approved up to that amount."""
 
     model: Sha256
     alloy: Code
@@ -46,6 +57,7 @@ class SubmitOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     deadline: date | None = None
     reference: Annotated[str, Meta(max_length=100)] | None = None
     approve_up_to: Amount | None = None
+    quote: OrderByQuote | None = None
 
 
 class Accepted(msgspec.Struct, frozen=True):
@@ -117,19 +129,42 @@ def resend_operation(door: Door, verifier: ServiceVerifier) -> Operation:
     )
 
 
+IDEMPOTENCY_KEY = Parameter(
+    "Idempotency-Key", "header", {"type": "string", "maxLength": 200}, "fresh for each order or quote", required=True
+)
+
+
+def idempotency_key(request: Request, what: str) -> str:
+    """The key under which a request is sent, however often. Raises the 400 Problem."""
+    key = request.headers.get("idempotency-key")
+    if not key or len(key) > 200 or not key.isprintable():
+        raise Problem(
+            400,
+            "idempotency-key-missing",
+            "Send an Idempotency-Key",
+            f"A header of 1 to 200 printable characters, fresh for each {what}, so that sending twice is safe.",
+        )
+    return key
+
+
+def _accepted_quote(body: SubmitOrder) -> AcceptedQuote | None:
+    quote = body.quote
+    if quote is None:
+        return None
+    if body.approve_up_to is not None:
+        raise Problem(
+            422, "quote-or-approval", "Give a quote or a standing approval, not both", "Leave out `approve_up_to`."
+        )
+    if not quote.amount.is_finite():
+        raise Problem(422, "out-of-range", "The amount is out of range", "amount: a number.")
+    return AcceptedQuote(quote.quote_id, quote.option, quote.amount)
+
+
 def operations(door: Door) -> list[Operation]:
     async def submit_order(request: Request, body: SubmitOrder) -> Response:
-        client = calling_client(request)
-        key = request.headers.get("idempotency-key")
-        if not key or len(key) > 200 or not key.isprintable():
-            raise Problem(
-                400,
-                "idempotency-key-missing",
-                "Send an Idempotency-Key",
-                "A header of 1 to 200 printable characters, fresh for each order, so that sending twice is safe.",
-            )
-        wish = msgspec.convert(msgspec.structs.asdict(body), Wish)
-        with _storage_known_to_be_away():
+        client, key = calling_client(request), idempotency_key(request, "order")
+        wish = Wish(**msgspec.structs.asdict(body) | {"quote": _accepted_quote(body)})
+        with storage_known_to_be_away():
             order_id = await handlers.submit_order(door, client, key, wish, check=_check)
         accepted = Accepted(order_id=order_id, code=short_code(order_id), status=Status.SUBMITTED)
         return answer(accepted, 202, {"Location": f"/v1/orders/{order_id}"})
@@ -161,7 +196,7 @@ def operations(door: Door) -> list[Operation]:
         client = calling_client(request)
         order_id = path_uuid(request, "order_id", "order")
         changes = {name: value for name, value in msgspec.structs.asdict(body).items() if value is not UNSET}
-        with _storage_known_to_be_away():
+        with storage_known_to_be_away():
             return answer(await handlers.resubmit_order(door, client, order_id, changes, check=_check), 202)
 
     async def get_command(request: Request) -> Response:
@@ -172,9 +207,6 @@ def operations(door: Door) -> list[Operation]:
             raise not_found("command")
         return answer(row)
 
-    key_header = Parameter(
-        "Idempotency-Key", "header", {"type": "string", "maxLength": 200}, "fresh for each order", required=True
-    )
     page = (
         Parameter("limit", "query", {"type": "integer", "minimum": 1, "maximum": 200, "default": 50}, "rows a page"),
         Parameter("after", "query", {"type": "string", "format": "uuid"}, "`next` of the page before"),
@@ -188,11 +220,11 @@ def operations(door: Door) -> list[Operation]:
             "Order a piece; accepted for certain once this answers 202",
             {202: Accepted},
             {
-                409: "the model is not uploaded, or was refused",
-                422: "does not fit, unknown model, or the Idempotency-Key was used for another order",
+                409: "the model is not uploaded or was refused, or the quote has expired or another amount",
+                422: "does not fit, unknown model or quote, or the Idempotency-Key was used for another order",
             },
             body=SubmitOrder,
-            parameters=(key_header,),
+            parameters=(IDEMPOTENCY_KEY,),
             auth=AUTH,
             scope=Scope.ORDERS_WRITE,
         ),
@@ -264,7 +296,7 @@ def operations(door: Door) -> list[Operation]:
 
 
 @contextmanager
-def _storage_known_to_be_away() -> Iterator[None]:
+def storage_known_to_be_away() -> Iterator[None]:
     """Turns a file storage that does not answer into a 503 that says so."""
     try:
         yield

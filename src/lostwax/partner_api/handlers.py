@@ -13,6 +13,7 @@ from lostwax.contracts import topics
 from lostwax.contracts.ids import derived_id, new_id
 from lostwax.contracts.metrics import ORDERS_ACCEPTED
 from lostwax.contracts.orders import (
+    AcceptedQuote,
     Action,
     Actor,
     ActorKind,
@@ -38,6 +39,7 @@ from lostwax.partner_api.clients import OrderViews, Requests, Untrusted, entry
 from lostwax.partner_api.domain import Client
 from lostwax.partner_api.hooks_store import clients_with_hooks
 from lostwax.partner_api.models import Models, usable_model
+from lostwax.partner_api.quotes import check_accepted
 from lostwax.partner_api.store import Intake, RequestRow, Stored
 from lostwax.partner_api.views import OwnView
 
@@ -55,8 +57,9 @@ _encode = msgspec.json.Encoder().encode
 _accepted = metrics.counter(ORDERS_ACCEPTED)
 
 
-class Wish(msgspec.Struct, frozen=True):
-    """What a client wants made, checked in itself; the model is one of the client's own, by its digest."""
+class Wish(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a client wants made, checked in itself; the model is one of the client's own, by its digest. Its JSON is
+    what an idempotency key is held against: fields that are added are left out of it by default."""
 
     model: str
     alloy: str
@@ -68,6 +71,7 @@ class Wish(msgspec.Struct, frozen=True):
     deadline: date | None
     reference: str | None
     approve_up_to: Decimal | None
+    quote: AcceptedQuote | None = None
 
 
 class Door:
@@ -104,6 +108,8 @@ async def submit_order(
     try:
         check(wish, door.now().date())
         specification = await _specification(door, client, wish)
+        if wish.quote is not None:
+            await check_accepted(door.pool, client, wish.quote, specification, door.now())
     except Problem:
         # Sent again because the first answer was lost: what was accepted stays so, whatever became of its model since
         # and whether or not its deadline has passed by now.
@@ -121,6 +127,7 @@ async def submit_order(
         requested_at=now,
         reference=wish.reference,
         approve_up_to=wish.approve_up_to,
+        accepted=wish.quote,
     )
     message = outbox.message(topics.ORDER_REQUESTS, requested.order_id, requested)
     stored = await door.intake.submit(

@@ -17,7 +17,7 @@ from lostwax.kit.rate_limit import Limit, RateLimiter
 from lostwax.kit.rebuilding import rebuild_operations
 from lostwax.kit.service import run, serve
 from lostwax.kit.settings import read_settings
-from lostwax.partner_api import api, handlers, hooks_api, keys_api, models_api, price_jobs_api, worker
+from lostwax.partner_api import api, handlers, hooks_api, keys_api, models_api, price_jobs_api, quotes_api, worker
 from lostwax.partner_api.callers import Callers
 from lostwax.partner_api.clients import OrderViews
 from lostwax.partner_api.hooks_delivery import Deliverer
@@ -80,6 +80,7 @@ async def serve_partner_api(settings: Settings) -> None:
                     [
                         *api.operations(door),
                         *models_api.operations(models),
+                        *quotes_api.operations(door),
                         *price_jobs_api.operations(door, orders),
                         *hooks_api.operations(pool, sender),
                         *keys_api.operations(pool, utc_now),

@@ -6,7 +6,7 @@ from typing import Any
 from lostwax.contracts import topics
 from lostwax.contracts.topics import Topic
 from lostwax.kit.messages import Handler, Incoming
-from lostwax.partner_api import handlers, models
+from lostwax.partner_api import handlers, models, quotes
 from lostwax.partner_api.handlers import Door
 
 
@@ -20,8 +20,12 @@ def routes(door: Door) -> Mapping[Topic, Handler]:
     async def take_stored_models(batch: Sequence[Incoming]) -> None:
         await models.take_stored_models(door.models, [i.body for i in batch])
 
+    async def take_quotes(batch: Sequence[Incoming]) -> None:
+        await quotes.take_changes(door.pool, [i.body.quote for i in batch])
+
     return {
         topics.ORDER_CHANGES: of(handlers.take_changes, lambda m: m.order),
         topics.ORDER_OUTCOMES: of(handlers.take_outcomes, lambda m: m),
+        topics.QUOTE_CHANGES: take_quotes,
         topics.MODEL_STORED: take_stored_models,
     }

@@ -17,7 +17,7 @@ from lostwax.orders import api as orders
 from lostwax.orders import models_api as orders_models
 from lostwax.orders import price_jobs_api as orders_price_jobs
 from lostwax.partner_api import api as partner_api
-from lostwax.partner_api import hooks_api, keys_api, models_api, price_jobs_api
+from lostwax.partner_api import hooks_api, keys_api, models_api, price_jobs_api, quotes_api
 
 _NOTHING: Any = None
 
@@ -32,6 +32,7 @@ SERVICES: Mapping[str, tuple[str, Callable[[], list[Operation]]]] = {
         lambda: [
             *partner_api.operations(_NOTHING),
             *models_api.operations(_NOTHING),
+            *quotes_api.operations(_NOTHING),
             *price_jobs_api.operations(_NOTHING, _NOTHING),
             *hooks_api.operations(_NOTHING, _NOTHING),
             *keys_api.operations(_NOTHING, _NOTHING),
