@@ -128,7 +128,8 @@ class _Display:
             f"times since the status before, robots' own pauses included; {now.claims_won} claims won,"
             f" {now.claims_lost} lost to a colleague; {now.events.mended} failed prices mended,"
             f" {now.events.reworked} pieces reworked, {now.events.cancelled} orders cancelled,"
-            f" {now.events.refused} commands refused"
+            f" {now.events.held} holds ({now.events.held_unpriced} before the price),"
+            f" {now.events.closed} orders closed, {now.events.refused} commands refused"
         )
         table.caption_justify = "left"
         return table
@@ -141,6 +142,7 @@ def _invite(console: "object", stack: "Stack", cast: "Cast") -> None:
     console.print(
         f"""
 operators' page  {stack.url("mes")}/   sign in with badge {cast.badge}
+CRM              {stack.url("crm")}/openapi.json   POST /v1/sign-in with badge {cast.seller_badge}
 partner API      {stack.url("partner_api")}/openapi.json   Authorization: Bearer {cast.key}
 Orders           {stack.url("orders")}/openapi.json   (for services)
 pricing          {stack.url("pricing")}/health/ready

@@ -1,4 +1,4 @@
-"""Robots that do what partners and operators do, through the same public APIs, and nothing else.
+"""Robots that do what partners, sellers and operators do, through the same public APIs, and nothing else.
 
 They keep going while services are killed under them: what a sensible client does on a refused connection or a 503 is to
 send the same thing again under the same key.
@@ -29,6 +29,9 @@ class Events(msgspec.Struct):
     cancelled: int = 0
     refused: int = 0
     reworked: int = 0
+    held: int = 0
+    held_unpriced: int = 0
+    closed: int = 0
 
 
 class RobotFailed(Exception):
@@ -36,12 +39,12 @@ class RobotFailed(Exception):
 
 
 class Door:
-    """One account's HTTP client: bearer credential, and patience."""
+    """One account's HTTP client: bearer credential (None: not signed in yet), and patience."""
 
-    def __init__(self, url: str, credential: str) -> None:
+    def __init__(self, url: str, credential: str | None) -> None:
         self._http = httpx.AsyncClient(
             base_url=url,
-            headers={"Authorization": f"Bearer {credential}"},
+            headers={} if credential is None else {"Authorization": f"Bearer {credential}"},
             timeout=10,
             limits=httpx.Limits(max_connections=64, max_keepalive_connections=64),
         )
@@ -74,7 +77,7 @@ def told(response: httpx.Response, *expected: int) -> Any:
 
 async def sign_in(url: str, badge: str) -> str:
     """A token for who holds the badge, from the CRM at `url`."""
-    door = Door(url, "")
+    door = Door(url, None)
     try:
         return str(told(await door.call("POST", "/v1/sign-in", json={"badge": badge}), 200)["token"])
     finally:
@@ -203,6 +206,80 @@ class Partner:
     async def close(self) -> None:
         await self._door.close()
         await self._files.aclose()
+
+
+class Seller:
+    """Puts some orders on hold for a moment, before their price or before they are taken, and closes some that are
+    shipped. At least a few of each, then `hold_share` and `close_share` of what comes by."""
+
+    def __init__(
+        self, url: str, token: str, chance: random.Random, events: Events, *, hold_share: float, close_share: float
+    ) -> None:
+        self._door = Door(url, token)
+        self._chance = chance
+        self._events = events
+        self._hold_share = hold_share
+        self._close_share = close_share
+        self._seen: set[tuple[str, str]] = set()
+
+    async def work(self, pause_s: float = 0.1) -> None:
+        """Work until cancelled."""
+        while True:
+            await self._resume_all()
+            await self._hold_some("SUBMITTED", wanted=self._events.held_unpriced < 1)
+            await self._hold_some("MANUFACTURING_APPROVED", wanted=self._events.held < 3)
+            await self._close_some()
+            await asyncio.sleep(pause_s)
+
+    async def _at(self, status: str) -> list[dict[str, Any]]:
+        page = told(await self._door.call("GET", "/v1/orders", params={"status": status, "limit": 50}), 200)
+        orders: list[dict[str, Any]] = page["orders"]
+        return orders
+
+    def _picks(self, order: dict[str, Any], share: float) -> bool:
+        """By chance, once for each order and status."""
+        mark = (order["order_id"], order["status"])
+        if mark in self._seen:
+            return False
+        self._seen.add(mark)
+        return self._chance.random() < share
+
+    async def _resume_all(self) -> None:
+        await asyncio.gather(*(self._obeyed(order, "resume", {}) for order in await self._at("ON_HOLD")))
+
+    async def _hold_some(self, status: str, *, wanted: bool) -> None:
+        share = self._hold_share if status == "MANUFACTURING_APPROVED" else 0.0
+        orders = await self._at(status)
+        picked = [order for order in orders if self._picks(order, share)]
+        if wanted and orders and not picked:
+            picked = orders[:1]
+        body = {"reason": "the customer may want another size"}
+        held = sum(await asyncio.gather(*(self._obeyed(order, "hold", body) for order in picked)))
+        self._events.held += held
+        self._events.held_unpriced += held if status == "SUBMITTED" else 0
+
+    async def _close_some(self) -> None:
+        orders = await self._at("SHIPPED")
+        share = self._close_share if self._events.closed else 1.0
+        picked = [order for order in orders if self._picks(order, share)]
+        self._events.closed += sum(await asyncio.gather(*(self._obeyed(order, "close", {}) for order in picked)))
+
+    async def _obeyed(self, order: dict[str, Any], action: str, body: dict[str, Any]) -> bool:
+        """Whether Orders did what was asked of it for the version that was on the list."""
+        response = await self._door.call(
+            "POST", f"/v1/orders/{order['order_id']}/{action}", json={**body, "version": order["version"]}
+        )
+        command = told(response, 202, 409)
+        if response.status_code == 409:  # somebody was quicker, and that is known here already
+            return False
+        while command["state"] == "pending":
+            await asyncio.sleep(0.05)
+            command = told(await self._door.call("GET", f"/v1/commands/{command['command_id']}"), 200)
+        self._events.refused += command["state"] == "refused"
+        return bool(command["state"] == "accepted")
+
+    async def close(self) -> None:
+        await self._door.close()
 
 
 class Operator:

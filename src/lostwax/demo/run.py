@@ -1,4 +1,4 @@
-"""The demo: a fresh stack, partners and operators as robots, a live table, the audit's verdict."""
+"""The demo: a fresh stack, partners, a seller and operators as robots, a live table, the audit's verdict."""
 
 import asyncio
 import random
@@ -19,7 +19,7 @@ from lostwax.contracts.orders import Status
 from lostwax.contracts.staff import Role
 from lostwax.crm.handlers import add_staff
 from lostwax.demo.hops import Standing, standing
-from lostwax.demo.robots import Events, Operator, Partner, sign_in
+from lostwax.demo.robots import Events, Operator, Partner, Seller, sign_in
 from lostwax.kit.clock import utc_now
 from lostwax.local.stack import Stack
 from lostwax.partner_api.keys import add_client
@@ -27,6 +27,7 @@ from lostwax.samples import Sample, generate
 
 PARTNERS = ("Atelier Nord", "Gold & Grain", "Maison Lune")
 OPERATORS = ("Ida", "Tomasz", "Leila", "Bruno", "Wen")
+SELLER = "Klara"
 FINAL = (Status.SHIPPED, Status.CLOSED, Status.CANCELLED)
 NOTHING_MAY_STAY: Mapping[Status, timedelta] = {s: timedelta(0) for s in Status if s not in FINAL}
 
@@ -36,9 +37,11 @@ class Cast(msgspec.Struct):
 
     partners: list[Partner]
     operators: list[Operator]
+    seller: Seller
     events: Events
     key: str
     badge: str
+    seller_badge: str
 
 
 class Progress(msgspec.Struct, frozen=True):
@@ -71,11 +74,12 @@ async def admit_cast(
         operators.append(
             Operator(stack.url("mes"), token, name, random.Random(seed + number), events, rework_share=rework_share)
         )
-    for partner in partners:
-        resources.push_async_callback(partner.close)
-    for robot in operators:
-        resources.push_async_callback(robot.close)
-    return Cast(partners, operators, events, key, badge)
+    seller_badge = await _a_badge(stack, SELLER, Role.SELLER)
+    token = await sign_in(stack.url("crm"), seller_badge)
+    seller = Seller(stack.url("crm"), token, random.Random(seed), events, hold_share=0.05, close_share=0.3)
+    for close in (*(p.close for p in partners), *(o.close for o in operators), seller.close):
+        resources.push_async_callback(close)
+    return Cast(partners, operators, seller, events, key, badge, seller_badge)
 
 
 async def _a_badge(stack: Stack, name: str, role: Role) -> str:
@@ -100,7 +104,8 @@ async def ship_orders(
     eventful: bool = False,
 ) -> tuple[Cast, Report]:
     """Have `orders` orders placed, made and shipped by robots, then audit. `eventful`: some prices fail and are
-    mended, some pieces fail their check, a cancellation comes too late, and some orders more are placed and cancelled.
+    mended, some pieces fail their check, a cancellation comes too late, a seller holds some orders up for a moment and
+    closes some, and some orders more are placed and cancelled.
     `already`: orders that were finished before. Raises RobotFailed; past `limit_s` seconds without all finished, the
     audit names those that are not."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -117,6 +122,7 @@ async def ship_orders(
             tasks += [robots.create_task(o.work()) for o in cast.operators]
             if eventful:
                 tasks.append(robots.create_task(cast.partners[0].cancel_too_late()))
+                tasks.append(robots.create_task(cast.seller.work()))
             fates = _fates(orders) if eventful else [""] * orders
             placing = robots.create_task(_place(cast.partners, samples, fates, seed, per_second))
             await _watch(databases, cast, len(fates), already, show, started, limit_s)
