@@ -1,5 +1,5 @@
 """Two processes of a service on one database and one Redis: each shows what the other did, and neither rebuilds the
-other's lists."""
+other's lists; and rebuilding on demand."""
 
 import asyncio
 import os
@@ -123,3 +123,23 @@ async def test_an_order_accepted_at_one_partner_api_is_listed_at_the_other(stack
             since = await built_at(stack, "partner_api", url)
             await asyncio.sleep(1.5)
             assert await built_at(stack, "partner_api", stack.url("partner_api")) == since
+
+
+@pytest.mark.parametrize(("name", "service"), [("mes", "mes"), ("partner-api", "partner_api"), ("orders", "orders")])
+async def test_a_rebuild_from_the_command_line_ends_when_it_is_in_force(stack: Stack, name: str, service: str) -> None:
+    before = await built_at(stack, service, stack.url(service))
+    command = [sys.executable, "-m", "lostwax", "rebuild", name, "--stack", stack.folder.name]
+    done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "built anew" in done.stdout
+    assert await built_at(stack, service, stack.url(service)) > (before or "")
+    async with httpx.AsyncClient(base_url=stack.url(service)) as anybody:
+        assert (await anybody.post("/v1/rebuild")).status_code == 401
+        assert (await anybody.get("/v1/rebuild")).status_code == 401
+
+
+def test_a_service_without_lists_is_named_with_those_that_have_some(stack: Stack) -> None:
+    command = [sys.executable, "-m", "lostwax", "rebuild", "pricing", "--stack", stack.folder.name]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert "mes, partner-api, orders" in done.stderr

@@ -43,8 +43,11 @@ def rebuild(
                     _give_up(f"not done within {_LIMIT_S:.0f} s: {view}")
                 time.sleep(0.1)
                 view = _as(RebuildView, caller.ask("GET"))
-                known = {"completed": view.done, "total": view.total} if view.state == "building" else {}
-                bar.update(task, description=f"{service}: {view.detail or view.state}", **known)
+                if view.state == "building":
+                    bar.update(task, completed=view.done, total=view.total)
+                bar.update(task, description=f"{service}: {view.detail or view.state}")
+            whole = bar.tasks[0].total or 0
+            bar.update(task, completed=whole, total=whole)
     except (httpx.HTTPError, OSError) as error:
         _give_up(f"{service} does not answer: {error}")
     typer.echo(f"{service}: built anew in {time.monotonic() - began:.1f} s, as of {view.built_at:%H:%M:%S} UTC")
