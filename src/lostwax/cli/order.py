@@ -43,9 +43,9 @@ def order(
     from rich.console import Console
 
     console = Console()
-    url, key = _partner(stack, console)
+    url, key = partner_of(stack, console)
     with httpx.Client(base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=30) as client:
-        sha256 = _upload(client, console, file)
+        sha256 = upload(client, console, file)
         wish = {
             "model": sha256,
             "alloy": alloy,
@@ -57,7 +57,7 @@ def order(
         }
         submission = f"order-{time.time_ns()}"
         response = client.post("/v1/orders", json=wish, headers={"Idempotency-Key": submission})
-        accepted = _told(response, console, 202)
+        accepted = told(response, console, 202)
         began = time.monotonic()
         console.print(f"accepted as [bold]{accepted['code']}[/]  {accepted['order_id']}", highlight=False)
         for seen in _follow(client, console, accepted["order_id"]):
@@ -70,7 +70,7 @@ def order(
                     return
                 quote = seen["quote"]
                 body = {"quote_id": quote["quote_id"], "amount": quote["amount"]}
-                _told(client.post(f"/v1/orders/{accepted['order_id']}/accept", json=body), console, 202)
+                told(client.post(f"/v1/orders/{accepted['order_id']}/accept", json=body), console, 202)
             elif status == "PRICE_FAILED":
                 failure = seen["failure"]
                 console.print(f"[red]no price[/] ({failure['code']}): {failure['detail']}", highlight=False)
@@ -81,7 +81,7 @@ def order(
                 console.print(f"with {shipment['carrier']}, {shipment['tracking_number']}")
 
 
-def _partner(stack: str, console: "Console") -> tuple[str, str]:
+def partner_of(stack: str, console: "Console") -> tuple[str, str]:
     """Address and key: the environment's, else the local stack's with a key made for the command line."""
     if "LOSTWAX_PARTNER_URL" in os.environ:
         return os.environ["LOSTWAX_PARTNER_URL"], os.environ["LOSTWAX_API_KEY"]
@@ -113,14 +113,14 @@ def _partner(stack: str, console: "Console") -> tuple[str, str]:
     return running.url("partner_api"), remembered.read_text().strip()
 
 
-def _upload(client: "httpx.Client", console: "Console", file: Path) -> str:
+def upload(client: "httpx.Client", console: "Console", file: Path) -> str:
     """Register and upload the model unless it is there already; its sha-256."""
     import httpx
 
     data = file.read_bytes()
     sha256 = hashlib.sha256(data).hexdigest()
     body = {"name": file.name, "size_bytes": len(data), "sha256": sha256}
-    model = _told(client.post("/v1/models", json=body), console, 200, 201)
+    model = told(client.post("/v1/models", json=body), console, 200, 201)
     link = model["upload"]
     if link is not None:
         with console.status(f"uploading {len(data) / 1e6:.1f} MB"):
@@ -147,7 +147,7 @@ def _follow(client: "httpx.Client", console: "Console", order_id: str) -> Iterat
             if response.status_code == 503:
                 time.sleep(0.5)  # restarting, most likely; the order is safe
                 continue
-            seen: dict[str, Any] = _told(response, console, 200)
+            seen: dict[str, Any] = told(response, console, 200)
             if seen["status"] != status:
                 status = seen["status"]
                 line.update(following)
@@ -200,7 +200,7 @@ def _show_price(console: "Console", quote: dict[str, Any]) -> None:
     console.print(table)
 
 
-def _told(response: "httpx.Response", console: "Console", *expected: int) -> Any:
+def told(response: "httpx.Response", console: "Console", *expected: int) -> Any:
     """The answer's JSON; prints the problem and ends with 1 when it is another than expected."""
     if response.status_code in expected:
         return response.json()
