@@ -72,8 +72,8 @@ def admitted(member: Member, *roles: Role) -> Member:
         raise Problem(
             403,
             "role-may-not",
-            f"A {member.role} may not do this",
-            f"This is for: {', '.join(roles)}.",
+            "Your role may not do this",
+            f"You are signed in as {member.role}; this is for: {', '.join(roles)}.",
             role=member.role,
             roles=list(roles),
         )
