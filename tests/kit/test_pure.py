@@ -102,6 +102,32 @@ async def test_everybody_gets_the_answer_to_their_own_row() -> None:
     assert max(len(batch) for batch in flushes.batches) <= 7
 
 
+async def test_the_next_flush_does_not_wait_for_a_finish_but_answers_do() -> None:
+    flushed: list[int] = []
+    gate = asyncio.Event()
+
+    async def flush(rows: Sequence[int]) -> Sequence[int]:
+        flushed.extend(rows)
+        return rows
+
+    async def finish(rows: Sequence[int], answers: Sequence[int]) -> None:
+        assert rows == answers
+        await gate.wait()
+        if 1 in rows:
+            raise RuntimeError("what is written is answered all the same")
+
+    coalescer: Coalescer[int, int] = Coalescer(flush, finish=finish, flushers=1)
+    first, second = (asyncio.create_task(coalescer.submit(n)) for n in (1, 2))
+    await asyncio.sleep(0.01)
+    third = asyncio.create_task(coalescer.submit(3))
+    await asyncio.sleep(0.01)
+    assert flushed == [1, 2, 3]
+    assert not any(task.done() for task in (first, second, third))
+    gate.set()
+    assert await asyncio.gather(first, second, third) == [1, 2, 3]
+    await coalescer.drain()
+
+
 async def test_what_arrives_during_a_flush_goes_together_in_the_next() -> None:
     flushes = Flushes()
     flushes.gate.clear()

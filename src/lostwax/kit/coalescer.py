@@ -3,8 +3,8 @@ nobody."""
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Generic, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any, Generic, TypeVar
 
 from lostwax.contracts.metrics import FLUSH_ROWS
 from lostwax.kit import metrics, tracing
@@ -28,18 +28,21 @@ class Coalescer(Generic[Row, Answer]):
 
     `flush` writes its rows in one transaction and returns one answer for each row, in their order; it must sort what
     it writes by key (unsorted batches deadlock). When a flush of several rows fails, each is tried alone, so that a
-    bad row hurts only itself.
+    bad row hurts only itself. `finish` is done between a flush and its answers; the next flush does not wait for it. It
+    must not fail.
     """
 
     def __init__(
         self,
         flush: Callable[[Sequence[Row]], Awaitable[Sequence[Answer]]],
         *,
+        finish: Callable[[Sequence[Row], Sequence[Answer]], Awaitable[None]] | None = None,
         max_rows: int = 256,
         max_waiting: int = 2048,
         flushers: int = 2,
     ) -> None:
         self._flush = flush
+        self._finish = finish
         self._max_rows = max_rows
         self._max_waiting = max_waiting
         self._idle_flushers = flushers
@@ -54,11 +57,14 @@ class Coalescer(Generic[Row, Answer]):
         self._waiting.append((row, future))
         if self._idle_flushers:
             self._idle_flushers -= 1
-            task = asyncio.create_task(self._run())
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._start(self._run())
         with tracing.span("store together"):
             return await future
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def drain(self) -> None:
         """Wait until everything submitted so far has been answered."""
@@ -86,9 +92,27 @@ class Coalescer(Generic[Row, Answer]):
             for pair in taken:
                 await self._settle([pair])
             return
-        for (_, future), answer in zip(taken, answers, strict=True):
-            if not future.done():
-                future.set_result(answer)
+        if self._finish is None:
+            _answer(taken, answers)
+        else:
+            self._start(self._finish_and_answer(taken, answers))
+
+    async def _finish_and_answer(
+        self, taken: Sequence[tuple[Row, "asyncio.Future[Answer]"]], answers: Sequence[Answer]
+    ) -> None:
+        assert self._finish is not None
+        try:
+            await self._finish([row for row, _ in taken], answers)
+        except Exception:
+            # The rows are written: whoever waits must hear so all the same.
+            log.exception("could not finish a flush")
+        _answer(taken, answers)
+
+
+def _answer(taken: Sequence[tuple[Row, "asyncio.Future[Answer]"]], answers: Sequence[Answer]) -> None:
+    for (_, future), answer in zip(taken, answers, strict=True):
+        if not future.done():
+            future.set_result(answer)
 
 
 def _fail(future: "asyncio.Future[Answer]", error: Exception) -> None:

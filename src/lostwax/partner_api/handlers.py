@@ -83,16 +83,17 @@ class Door:
         self.models = models
         self.views = views
         self.now = now
-        self.intake: Coalescer[Intake, Stored] = Coalescer(self._store_intakes)
+        self.intake: Coalescer[Intake, Stored] = Coalescer(self._store_intakes, finish=self._show_intakes)
 
     async def _store_intakes(self, intakes: Sequence[Intake]) -> Sequence[Stored]:
         # One statement is one transaction: no BEGIN and COMMIT of our own, no round trips for them.
         async with self.pool.acquire() as connection:
-            stored = await store.store_intakes(connection, intakes)
-        # Shown before it is answered: whoever has the 202 finds the order. Once for a whole flush.
+            return await store.store_intakes(connection, intakes)
+
+    async def _show_intakes(self, intakes: Sequence[Intake], stored: Sequence[Stored]) -> None:
+        """Shown before it is answered: whoever has the 202 finds the order. Once for a whole flush."""
         pairs = zip(intakes, stored, strict=True)
         await self.views.push([entry(OwnView(i.client_id, i.view)) for i, s in pairs if s.order_id == i.order_id])
-        return stored
 
 
 REQUESTS = Requests(store.own_views_from, store.count_from, store.clients_with_older, store.own_views)
