@@ -47,6 +47,8 @@ def _subject_getter(struct: type[msgspec.Struct]) -> Callable[[Any], object]:
     fields = {field.name for field in msgspec.structs.fields(struct)}
     if "order" in fields:
         return attrgetter("order.order_id")
+    if "quote" in fields:
+        return attrgetter("quote.quote_id")
     return attrgetter(next((name for name in _SUBJECTS if name in fields), "__class__.__name__"))
 
 

@@ -88,6 +88,10 @@ STORAGE_CALLS = _histogram("lostwax.storage.duration", "s", "One call of the obj
 ORDERS_ACCEPTED = _counter("lostwax.orders.accepted", "1", "Orders answered 202.", "channel")
 ORDER_STEPS = _counter("lostwax.orders.steps", "1", "Versions of orders written, by the step they took.", "from", "to")
 COMMANDS_DECIDED = _counter("lostwax.commands.decided", "1", "Commands by what became of them.", "action", "outcome")
+PRICE_JOBS = _counter(
+    "lostwax.price.jobs", "1", "Price jobs by what the desk did: published, again (not answered in time), given_up.",
+    "lane", "outcome",
+)  # fmt: skip
 PRICES = _histogram(
     "lostwax.price.duration", "s", "A price job from its request being read to its result.", "lane", "outcome"
 )

@@ -138,7 +138,7 @@ class Changes:
             lane=Lane.HEAVY if domain.is_heavy(order.specification) else Lane.QUICK,
             specification=order.specification,
             tariff=self._orders.tariff.version,
-            traceparent=tracing.current.get(),
+            traceparent=tracing.of(str(order.order_id)),
         )
 
     def obey(self, commands: Sequence[Command], now: datetime) -> list[Outcome]:

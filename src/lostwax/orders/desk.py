@@ -8,16 +8,18 @@ a session's advisory lock; others wait for the lock. At rest it only listens: ne
 import asyncio
 import contextlib
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 import asyncpg
 
 from lostwax.contracts import topics
+from lostwax.contracts.metrics import PRICE_JOBS
 from lostwax.contracts.orders import PriceFailure
 from lostwax.contracts.pricing import NotPriced, PriceRequest, PriceResult, Tariff
 from lostwax.contracts.topics import Topic
-from lostwax.kit import outbox
+from lostwax.kit import metrics, outbox
 from lostwax.kit.postgres import UNREACHABLE, OwnConnection
 from lostwax.kit.shards import NotOwner, Shard
 from lostwax.orders import changes, handlers, price_jobs
@@ -25,6 +27,7 @@ from lostwax.orders.changes import Orders
 from lostwax.orders.price_jobs import Lane, PriceJob, Terms
 
 log = logging.getLogger(__name__)
+_counted = metrics.counter(PRICE_JOBS)
 
 MOST_ATTEMPTS = 5
 TOPICS: Mapping[Lane, Topic] = {Lane.QUICK: topics.PRICING_QUICK, Lane.HEAVY: topics.PRICING_HEAVY}
@@ -112,6 +115,7 @@ class Desk:
         """One transaction: returns the jobs that were published, and those that have been published often enough."""
         jobs: list[PriceJob] = []
         given_up: list[PriceJob] = []
+        counts: Counter[tuple[str, str]] = Counter()
         async with connection.transaction():
             # A crash may cost the last transactions, whole ones: their jobs wait still, or are published twice.
             await connection.execute("SET LOCAL synchronous_commit = off")
@@ -122,11 +126,18 @@ class Desk:
                     )
                     jobs += again
                     given_up += too_often
+                    counts[lane.value, "again"] += len(again)
+                    counts[lane.value, "given_up"] += len(too_often)
                     if again:
                         log.warning("not answered, asked again", extra={"lane": lane.value, "jobs": len(again)})
                 if free.get(lane, 0) > 0:
-                    jobs += await price_jobs.publish_next(connection, lane, free[lane], terms.window, terms.patience_s)
+                    fresh = await price_jobs.publish_next(connection, lane, free[lane], terms.window, terms.patience_s)
+                    jobs += fresh
+                    counts[lane.value, "published"] += len(fresh)
             await outbox.add(connection, [_request(job) for job in jobs])
+        for (lane_name, outcome), count in counts.items():
+            if count:
+                _counted.add(count, lane_name, outcome)
         return jobs, given_up
 
     async def _give_up(self, jobs: Sequence[PriceJob]) -> None:

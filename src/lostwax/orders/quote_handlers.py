@@ -124,7 +124,7 @@ def _jobs(orders: Orders, quote: PriceQuote) -> list[PriceJob]:
             lane=Lane.HEAVY if domain.is_heavy(quote.options[number - 1].specification) else Lane.QUICK,
             specification=quote.options[number - 1].specification,
             tariff=orders.tariff.version,
-            traceparent=tracing.current.get(),
+            traceparent=tracing.of(str(quote.quote_id)),
         )
         for job_id, number in quote_domain.open_jobs(quote).items()
     ]
