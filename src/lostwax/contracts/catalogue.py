@@ -52,12 +52,12 @@ def _subject_getter(struct: type[msgspec.Struct]) -> Callable[[Any], object]:
     return attrgetter(next((name for name in _SUBJECTS if name in fields), "__class__.__name__"))
 
 
-_SUBJECTS = ("order_id", "subject_id", "quote_id", "sha256")
+_SUBJECTS = ("order_id", "subject_id", "quote_id", "sha256", "staff_id")
 _SUBJECT_OF = {t.struct: _subject_getter(t.struct) for t in TYPES}
 
 
 def subject_of(message: msgspec.Struct) -> str:
-    """Id of what a message is about: its order, else its quote or model."""
+    """Id of what a message is about: its order, else its quote, model or member of staff."""
     return str(_SUBJECT_OF[type(message)](message))
 
 
