@@ -23,7 +23,7 @@ def url(stack: Stack) -> str:
 
 @pytest.fixture
 async def limiter(url: str) -> AsyncIterator[RateLimiter]:
-    made = RateLimiter(url, f"test:{new_id()}:")
+    made = RateLimiter(url, f"test:{new_id()}:", wait_s=5)
     yield made
     await made.close()
 
@@ -53,7 +53,7 @@ async def test_two_processes_share_one_limit(url: str) -> None:
         began = time.monotonic()
 
         async def press() -> int:
-            limiter = RateLimiter(url, prefix)
+            limiter = RateLimiter(url, prefix, wait_s=5)  # a busy machine is no Redis away
             resources.push_async_callback(limiter.close)
             passed = 0
             while time.monotonic() < began + 1.2:
@@ -193,6 +193,30 @@ async def test_a_redis_that_does_not_answer_is_waited_for_once_and_taken_up_agai
             await limiter.close()
     said = [r.message for r in caplog.records if r.name == "lostwax.kit.rate_limit"]
     assert said.count("rate limits: Redis away, each process goes by itself") == 1
+
+
+async def test_what_was_given_without_redis_is_not_given_again_when_it_is_back(url: str) -> None:
+    limit = Limit(rate_per_s=0.1, burst=100)
+    async with a_way_to_redis(url) as way:
+        limiter = RateLimiter(way.url, f"test:{new_id()}:")
+        try:
+            way.blocked = True
+            assert await allowed(limiter, "a", limit, 70) == 70
+            way.blocked = False
+            passed = 70
+
+            async def shared_again() -> bool:
+                nonlocal passed
+                before = way.asked
+                await allowed(limiter, "b", limit, 1)
+                passed += (await limiter.take("a", limit)).allowed
+                return limiter._away_until is None and way.asked > before
+
+            await wait_for(shared_again, 10)
+            passed += await allowed(limiter, "a", limit, 200)
+            assert passed <= 102
+        finally:
+            await limiter.close()
 
 
 async def test_without_redis_the_full_rate_holds_all_the_same() -> None:

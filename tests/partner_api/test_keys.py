@@ -272,6 +272,28 @@ async def test_the_last_key_that_manages_keys_stays(partner: Partner) -> None:
     assert (await partner.delete(f"/v1/keys/{first}")).status_code == 204
 
 
+async def test_of_two_who_rotate_or_withdraw_at_once_one_comes_second(partner: Partner) -> None:
+    (first,) = await listed(partner)
+    both = await asyncio.gather(*(partner.post(f"/v1/keys/{first}/rotate", json={}) for _ in range(2)))
+    assert sorted(r.status_code for r in both) == [201, 409]
+    new = next(r.json()["new"] for r in both if r.status_code == 201)
+    second = await a_key(partner, expires_at=(await listed(partner))[first]["expires_at"])
+    async with with_key(partner, new["key"]) as one, with_key(partner, second["key"]) as other:
+        ends = await asyncio.gather(
+            one.delete(f"/v1/keys/{new['key_id']}"), other.delete(f"/v1/keys/{second['key_id']}")
+        )
+        # Each would leave the other; together they would leave nobody who manages keys.
+        assert sorted(r.status_code for r in ends) == [204, 409], [r.text for r in ends]
+
+
+async def test_made_up_keys_are_refused_and_do_not_keep_partners_out(stack: Stack, partner: Partner) -> None:
+    async with httpx.AsyncClient(base_url=stack.url("partner_api"), timeout=20) as nobody:
+        flood = [nobody.get("/v1/orders", headers={"Authorization": f"Bearer lwp_{new_id().hex}"}) for _ in range(60)]
+        *refused, welcome = await asyncio.gather(*flood, partner.get("/v1/orders"))
+    assert {r.status_code for r in refused} == {401}
+    assert welcome.status_code == 200
+
+
 async def test_when_a_key_was_used_is_written_down_now_and_then(partner: Partner, database: Connection) -> None:
     made = await a_key(partner)
     assert (await listed(partner))[made["key_id"]]["last_used_at"] is None

@@ -22,13 +22,14 @@ log = logging.getLogger(__name__)
 
 _BLOCK_S = 0.1
 _KEPT_S = 1.0
-_WAIT_S = 0.05
+_TURNS = 5
 _LEFT_ALONE_S = 1.0
 _ASK_AGAIN_S = 1.0
 
 # Takes up to `wanted` whole tokens from a bucket that fills at `rate` a second up to `burst`. A bucket that is not
-# there is full. Times are the server's, so that processes' clocks do not matter.
-# KEYS: bucket. ARGV: rate, burst, wanted. Returns tokens granted, and what is left (as text, it is a fraction).
+# there is full. Times are the server's, so that processes' clocks do not matter. `most` are left by the
+# reckoning of a process that went by itself. KEYS: bucket. ARGV: rate, burst, wanted, most. Returns tokens granted, and
+# what is left (as text, it is a fraction).
 _LEASE = """
 local rate, burst, wanted = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local clock = redis.call('TIME')
@@ -39,6 +40,7 @@ if old then
     local tokens, at = string.match(old, '^(%S+) (%S+)$')
     left = math.min(burst, tonumber(tokens) + math.max(0, now - tonumber(at)) * rate)
 end
+left = math.min(left, tonumber(ARGV[4]))
 local granted = math.min(wanted, math.floor(left))
 left = left - granted
 local full_in_ms = math.ceil((burst - left) / rate * 1000) + 1000
@@ -66,12 +68,14 @@ class Verdict(msgspec.Struct, frozen=True):
 class _Bucket:
     """A process' part of a limit: the tokens that it holds, and what it knows of the shared bucket.
 
-    `left` tokens were in the shared bucket at `left_at`; nothing is to be had before `empty_until`.
+    `left` tokens were in the shared bucket at `left_at`; nothing is to be had before `empty_until`. `alone`: tokens
+    were given without Redis, which has yet to be told.
     """
 
     __slots__ = (
         "_last_block",
         "_policy",
+        "alone",
         "asked",
         "asked_since",
         "empty_until",
@@ -91,6 +95,7 @@ class _Bucket:
         self.asked, self.asked_since = 0, now
         self.waiting, self._last_block = 0, 1
         self.empty_until = 0.0
+        self.alone = False
         self.leasing: asyncio.Task[None] | None = None
         window_s = max(1, round(limit.burst / limit.rate_per_s))
         self._policy = (b"ratelimit-policy", f'"client";q={limit.burst};w={window_s}'.encode())
@@ -126,20 +131,21 @@ class _Bucket:
 
 
 class RateLimiter:
-    """Limits by name. `prefix` is that of its keys in Redis. Close it with `close`."""
+    """Limits by name. `prefix` is that of its keys in Redis. A request waits `wait_s` for Redis at most. Close it with
+    `close`."""
 
-    def __init__(self, url: str, prefix: str, *, most: int = 10_000) -> None:
+    def __init__(self, url: str, prefix: str, *, wait_s: float = 0.05, most: int = 10_000) -> None:
         self._redis: Any = redis.asyncio.from_url(
             url, socket_connect_timeout=0.5, socket_timeout=0.5, max_connections=16, retry=Retry(NoBackoff(), 0)
         )
         self._script = self._redis.register_script(_LEASE)
-        self._prefix, self._most = prefix, most
+        self._prefix, self._wait_s, self._most = prefix, wait_s, most
         self._buckets: dict[str, _Bucket] = {}
         self._away_until: float | None = None
         self.leases = 0
 
     async def take(self, name: str, limit: Limit) -> Verdict:
-        """Take one token. Waits for Redis at most 50 ms, and not again for a second after it did not answer."""
+        """Take one token. Waits for Redis at most `wait_s`, and not again for a second after it did not answer."""
         now = time.monotonic()
         bucket = self._buckets.get(name)
         if bucket is None or bucket.limit != limit:
@@ -177,24 +183,35 @@ class RateLimiter:
             if self._away_until is None or now >= self._away_until:
                 if self._away_until is not None:
                     self._away_until = now + _LEFT_ALONE_S  # one asks whether it is back, the others do not wait
-                answer = await self._ask(name, bucket.limit, wanted)
+                answer = await self._ask(name, bucket, wanted)
                 now = time.monotonic()
             if answer is None:
                 left = bucket.left_now(now)
                 granted = min(wanted, int(left))
+                bucket.alone = True
                 answer = granted, left - granted
             bucket.take_lease(wanted, *answer, now)
         finally:
             bucket.leasing = None
 
-    async def _ask(self, name: str, limit: Limit, wanted: int) -> tuple[int, float] | None:
+    async def _ask(self, name: str, bucket: _Bucket, wanted: int) -> tuple[int, float] | None:
         """Tokens granted and left; None: Redis does not answer."""
         self.leases += 1
+        limit = bucket.limit
+        most = bucket.left_now(time.monotonic()) if bucket.alone else limit.burst
+        arguments: list[str | int] = [repr(limit.rate_per_s), limit.burst, wanted, f"{most:.6f}"]
+        call = asyncio.ensure_future(self._script(keys=[self._prefix + name], args=arguments))
         try:
-            async with asyncio.timeout(_WAIT_S):
-                granted, left = await self._script(
-                    keys=[self._prefix + name], args=[repr(limit.rate_per_s), limit.burst, wanted]
-                )
+            await asyncio.wait([call], timeout=self._wait_s)
+            for _ in range(_TURNS):
+                # The answer may be here already, and it was this process that was slow.
+                if not call.done():
+                    await asyncio.sleep(0)
+            if not call.done():
+                call.cancel()
+                await asyncio.wait([call], timeout=self._wait_s)
+                raise TimeoutError(f"no answer within {self._wait_s:g} s")
+            granted, left = call.result()
         except (RedisError, OSError) as error:
             if self._away_until is None:
                 log.warning("rate limits: Redis away, each process goes by itself", extra={"error": repr(error)})
@@ -203,6 +220,7 @@ class RateLimiter:
         if self._away_until is not None:
             log.info("rate limits: Redis is back")
             self._away_until = None
+        bucket.alone = False
         return int(granted), float(left)
 
     async def close(self) -> None:

@@ -33,6 +33,8 @@ AUTH = "api-key"
 _CALLER = "lostwax.caller"
 _USE_TOLD_EVERY_S = 60.0
 _GATHER_S = 1.0
+_LOOKED_UP_AT_ONCE = 4
+"""A flood of made-up keys, each of them looked up, must leave intake most of the pool's connections."""
 
 
 class Caller(msgspec.Struct, frozen=True):
@@ -64,6 +66,7 @@ class Callers:
     ) -> None:
         self._pool, self._limiter, self._default, self._now = pool, limiter, default_limit, now
         self._keys: KeyCache[Caller] = KeyCache(self._look_up)
+        self._looking_up = asyncio.Semaphore(_LOOKED_UP_AT_ONCE)
         self._use_told: dict[UUID, float] = {}
         self._to_tell: set[UUID] = set()
         self._used = asyncio.Event()
@@ -106,7 +109,7 @@ class Callers:
         request.scope[_CALLER] = found
 
     async def _look_up(self, digest: bytes) -> Caller | None:
-        async with self._pool.acquire() as connection:
+        async with self._looking_up, self._pool.acquire() as connection:
             holder = await keys_store.holder_of_key(connection, digest)
         if holder is None:
             return None
