@@ -80,10 +80,10 @@ async def a_narrow_partner(partner: Partner, *scopes: Scope) -> AsyncIterator[ht
 # -- scopes -----------------------------------------------------------------------------------------------------------
 
 
-def test_every_operation_for_partners_has_a_scope_and_every_scope_but_those_of_quotes_is_needed() -> None:
+def test_every_operation_for_partners_has_a_scope_and_every_scope_is_needed() -> None:
     assert len(KEYED) > 15
     assert all(o.scope in ALL_SCOPES for o in KEYED), [o.path for o in KEYED if o.scope not in ALL_SCOPES]
-    assert {o.scope for o in KEYED} >= set(ALL_SCOPES) - {Scope.QUOTES_READ, Scope.QUOTES_WRITE}
+    assert {o.scope for o in KEYED} == set(ALL_SCOPES)
 
 
 def test_an_operation_without_a_scope_does_not_start() -> None:
