@@ -427,8 +427,9 @@ class Runner:
         headers |= dead.reasons(code, detail, group=self._group, place=place, at=utc_now())
         key = message.key().decode(errors="replace") if message.key() is not None else None
         if (watch := self._dead_watches.get(partition.topic)) is not None:
-            replayed_from = headers_of(message).get(dead.REPLAYED_FROM)
-            burial = Burial(place, partition.number, message.offset(), key or "", replayed_from, body)
+            said = headers_of(message)
+            replayed_from, source = said.get(dead.REPLAYED_FROM), said.get("ce_source", "")
+            burial = Burial(place, partition.number, message.offset(), key or "", replayed_from, body, source)
             await self._until_done(partition, lambda: watch.before_burial(burial))
         record = OutgoingRecord(topic.dead, key, message.value(), headers)
         await self._until_done(partition, lambda: self._publisher.publish([record]))

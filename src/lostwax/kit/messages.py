@@ -46,7 +46,7 @@ class Later(Exception):
 
 class Burial(msgspec.Struct, frozen=True):
     """A message that is about to be dead-lettered. `place` is where it stands, `replayed_from` where it stood when it
-    was dead before; `body` is None when it cannot be decoded."""
+    was dead before; `source` is the service that wrote it, as it says; `body` is None when it cannot be decoded."""
 
     place: str
     partition: int
@@ -54,6 +54,7 @@ class Burial(msgspec.Struct, frozen=True):
     key: str
     replayed_from: str | None
     body: Any
+    source: str = ""
 
 
 class Discarded(msgspec.Struct, frozen=True):

@@ -154,23 +154,33 @@ class Changes:
                     self.ask_for_model(order)
             except domain.Refused as refused:
                 code, detail = refused.code, refused.detail
-            outcome = Outcome(
-                command_id=command.command_id,
-                order_id=command.order_id,
-                accepted=code is None,
-                version=order.version,
-                status=order.status,
-                at=now,
-                code=code,
-                detail=detail,
-            )
-            outcomes.append(outcome)
+            outcomes.append(self._tell_outcome(command.command_id, order, now, code, detail))
             _decided.add(1, type(command.action).__name__, code or "accepted")
-            self.messages.append(outbox.message(topics.ORDER_OUTCOMES, command.order_id, outcome))
             entry = self.entries[command.order_id]
             if entry.kept_price is not None and entry.order.status is Status.SUBMITTED:
                 self.take_price(entry, entry.kept_price, now)
         return outcomes
+
+    def discard(self, command_id: UUID, order_id: UUID, now: datetime) -> Outcome:
+        """The outcome of a command that the person on call has discarded: refused, so that who sent it can go on."""
+        detail = "It could not be handled, and was discarded by hand. Look at the order, and ask again."
+        return self._tell_outcome(command_id, self.entries[order_id].order, now, "discarded", detail)
+
+    def _tell_outcome(
+        self, command_id: UUID, order: Order, now: datetime, code: str | None, detail: str | None
+    ) -> Outcome:
+        outcome = Outcome(
+            command_id=command_id,
+            order_id=order.order_id,
+            accepted=code is None,
+            version=order.version,
+            status=order.status,
+            at=now,
+            code=code,
+            detail=detail,
+        )
+        self.messages.append(outbox.message(topics.ORDER_OUTCOMES, order.order_id, outcome))
+        return outcome
 
     async def write(self, connection: Connection) -> None:
         await store.update_orders(connection, [self.entries[i] for i in sorted(self.touched)])

@@ -97,7 +97,9 @@ async def obey_commands(
 
 
 async def go_on_without(orders: Orders, shard: Shard, place: str) -> None:
-    """The dead-lettered command that stood at `place` will not come again: apply those that waited behind it."""
+    """The dead-lettered command that stood at `place` will not come again: that is its outcome, and those that waited
+    behind it are applied."""
+    now = orders.now()
     async with shard.pool.acquire() as connection, connection.transaction():
         settled = list((await waiting.dead_commands(connection, (), [place])).values())
         if not settled:
@@ -107,7 +109,12 @@ async def go_on_without(orders: Orders, shard: Shard, place: str) -> None:
         dead = await waiting.dead_commands(connection, (m.order_id for m in settled))
         released = await _release(connection, settled, dead)
         changes = Changes(orders, entries)
-        await store.insert_outcomes(connection, changes.obey([a.command for a in released], orders.now()))
+        # Decided now, also for a reader that comes from the beginning of the topic once the fault is mended.
+        ids = {m.command_id: m.order_id for m in settled if m.command_id is not None and m.order_id in entries}
+        decided = await store.decided_commands(connection, ids)
+        discarded = [changes.discard(i, order_id, now) for i, order_id in ids.items() if i not in decided]
+        outcomes = changes.obey([a.command for a in released], now)
+        await store.insert_outcomes(connection, [*discarded, *outcomes])
         await changes.write(connection)
     await orders.show(changes.entries)
 

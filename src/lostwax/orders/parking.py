@@ -8,6 +8,7 @@ from uuid import UUID
 
 from lostwax.contracts import catalogue, topics
 from lostwax.contracts.ids import bucket_of, partition_of
+from lostwax.contracts.orders import Command
 from lostwax.kit import dead
 from lostwax.kit.kafka import NotPublished, OutgoingRecord, Publisher
 from lostwax.kit.messages import Burial
@@ -36,7 +37,16 @@ async def mark_dead(shard: Shard, order_id: UUID, burial: Burial) -> None:
         before = burial.replayed_from
         if before is not None and await waiting.move_dead_command(connection, before, burial.place):
             return
-        await waiting.mark_dead_commands(connection, [DeadCommand(burial.place, order_id, burial.offset)])
+        mark = DeadCommand(burial.place, order_id, burial.offset, _id_of_a_real_one(burial))
+        await waiting.mark_dead_commands(connection, [mark])
+
+
+def _id_of_a_real_one(burial: Burial) -> UUID | None:
+    """None for what nobody sent who may send it: that has no outcome."""
+    command = burial.body
+    if not isinstance(command, Command) or burial.source not in PRODUCERS[command.actor.kind]:
+        return None
+    return command.command_id
 
 
 async def give_up_early_commands(
@@ -67,7 +77,9 @@ async def give_up_on(orders: Orders, shard: Shard, publisher: Publisher, older_t
                 await check_owned(connection, map(bucket_of, never))
                 await store.lock_arrivals(connection, never)
                 given_up = await waiting.give_up(connection, never, older_than_s)
-                marks = [DeadCommand(_place(a), a.command.order_id, _position(a)) for a in given_up]
+                marks = [
+                    DeadCommand(_place(a), a.command.order_id, _position(a), a.command.command_id) for a in given_up
+                ]
                 await waiting.mark_dead_commands(connection, marks)
             to_bury = await waiting.given_up(connection)
             if to_bury:

@@ -44,11 +44,13 @@ class Arrival(msgspec.Struct, frozen=True):
 
 
 class DeadCommand(msgspec.Struct, frozen=True):
-    """A dead-lettered command by the place at which it was given up, and its position in its order's sequence."""
+    """A dead-lettered command by the place at which it was given up, and its position in its order's sequence.
+    `command_id` is None where it could not be read."""
 
     place: str
     order_id: UUID
     position: int
+    command_id: UUID | None = None
 
 
 def first_positions(dead: Iterable[DeadCommand]) -> dict[UUID, int]:
@@ -157,21 +159,30 @@ async def dead_commands(
 ) -> dict[str, DeadCommand]:
     """The dead-lettered commands of these orders, and those given up at these places."""
     rows = await connection.fetch(
-        "SELECT place, order_id, position FROM dead_commands WHERE order_id = ANY($1) OR place = ANY($2)",
+        "SELECT place, order_id, position, command_id FROM dead_commands WHERE order_id = ANY($1) OR place = ANY($2)",
         list(order_ids),
         list(places),
     )
-    return {r["place"]: DeadCommand(r["place"], UUID(int=r["order_id"].int), r["position"]) for r in rows}
+    return {
+        r["place"]: DeadCommand(
+            r["place"],
+            UUID(int=r["order_id"].int),
+            r["position"],
+            None if r["command_id"] is None else UUID(int=r["command_id"].int),
+        )
+        for r in rows
+    }
 
 
 async def mark_dead_commands(connection: Connection, marks: Sequence[DeadCommand]) -> None:
     """Remember that these are in the dead letters; what is marked already stays as it is."""
     await connection.execute(
-        "INSERT INTO dead_commands (place, order_id, position)"
-        " SELECT * FROM unnest($1::text[], $2::uuid[], $3::bigint[]) ON CONFLICT (place) DO NOTHING",
+        "INSERT INTO dead_commands (place, order_id, position, command_id)"
+        " SELECT * FROM unnest($1::text[], $2::uuid[], $3::bigint[], $4::uuid[]) ON CONFLICT (place) DO NOTHING",
         [m.place for m in marks],
         [m.order_id for m in marks],
         [m.position for m in marks],
+        [m.command_id for m in marks],
     )
 
 
