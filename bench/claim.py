@@ -2,14 +2,13 @@
 or the others' 409. Every order of the run is won once."""
 
 import asyncio
-import os
 import time
 from typing import Any
 
 from _load import load
 from _people import a_partner, operators, order_body, order_head, upload_model
+from _stack import fresh_stack
 from _wait import in_queue
-from lostwax.local.places import STACKS
 from lostwax.local.stack import Stack
 
 AT_ONCE = 100
@@ -17,11 +16,8 @@ AT_ONCE = 100
 
 def run(quick: bool) -> dict[str, Any]:
     """Prints a line; returns the metrics."""
-    with Stack.start(STACKS / f"bench-{os.getpid()}", owned=True, fresh=True) as stack:
-        try:
-            return asyncio.run(_run(stack, 20 if quick else 100))
-        finally:
-            stack.down(remove=True)
+    with fresh_stack() as stack:
+        return asyncio.run(_run(stack, 20 if quick else 100))
 
 
 async def _run(stack: Stack, orders: int) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 a second: the price is known by content, the approval a standing one. Every hop is Kafka."""
 
 import asyncio
-import os
 import time
 from datetime import datetime
 from typing import Any
@@ -11,7 +10,7 @@ import asyncpg
 import httpx
 
 from _people import a_partner, operators, order_body, order_head, upload_model
-from lostwax.local.places import STACKS
+from _stack import fresh_stack
 from lostwax.local.stack import Stack
 
 RATE = 100
@@ -20,11 +19,8 @@ _LOOK_BACK = 400
 
 def run(quick: bool) -> dict[str, Any]:
     """Prints a line; returns the metrics."""
-    with Stack.start(STACKS / f"bench-{os.getpid()}", owned=True, fresh=True) as stack:
-        try:
-            return asyncio.run(_run(stack, 20 if quick else 600))
-        finally:
-            stack.down(remove=True)
+    with fresh_stack() as stack:
+        return asyncio.run(_run(stack, 20 if quick else 600))
 
 
 async def _run(stack: Stack, seconds: int) -> dict[str, Any]:

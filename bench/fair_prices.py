@@ -6,7 +6,6 @@ the model, the queue, measuring and every hop between. The ratio is the small on
 """
 
 import asyncio
-import os
 import statistics
 import time
 from typing import Any
@@ -16,7 +15,7 @@ import asyncpg
 import httpx
 
 from _people import a_partner, upload_model
-from lostwax.local.places import STACKS
+from _stack import fresh_stack
 from lostwax.local.stack import Stack
 
 ACCOUNTS = 10
@@ -28,11 +27,8 @@ _LONGEST_S = 300
 def run(quick: bool) -> dict[str, Any]:
     """Prints a table; returns the metrics."""
     small, rounds, giant = (60, 2, SMALLER_GIANT) if quick else (200, 4, GIANT)
-    with Stack.start(STACKS / f"bench-{os.getpid()}", owned=True, fresh=True) as stack:
-        try:
-            return asyncio.run(_run(stack, small, rounds, giant))
-        finally:
-            stack.down(remove=True)
+    with fresh_stack() as stack:
+        return asyncio.run(_run(stack, small, rounds, giant))
 
 
 async def _run(stack: Stack, small: int, rounds: int, giant: tuple[int, int]) -> dict[str, Any]:

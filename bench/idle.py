@@ -1,26 +1,22 @@
 """`lostwax bench idle`: what everything costs when nothing happens: CPU of services and servers in per cent of one
 core, memory, and the growth of the data on disk."""
 
-import os
 import time
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from lostwax.local.places import STACKS
+from _stack import fresh_stack
 from lostwax.local.stack import Stack
 
 
 def run(quick: bool) -> dict[str, Any]:
     """Prints a table; returns the metrics."""
     seconds = 20 if quick else 600
-    with Stack.start(STACKS / f"bench-{os.getpid()}", owned=True, fresh=True) as stack:
-        try:
-            time.sleep(10)
-            return _measure(stack, seconds)
-        finally:
-            stack.down(remove=True)
+    with fresh_stack() as stack:
+        time.sleep(10)
+        return _measure(stack, seconds)
 
 
 def _measure(stack: Stack, seconds: float) -> dict[str, Any]:

@@ -8,7 +8,6 @@ relay does (`with_relay`), or is paused for the plain figure, since pgbench has 
 """
 
 import asyncio
-import os
 import re
 import statistics
 import subprocess
@@ -20,8 +19,9 @@ import asyncpg
 import httpx
 
 from _load import load
+from _stack import fresh_stack
 from lostwax.kit.postgres import migrate
-from lostwax.local.places import POSTGRES_SUPERUSER, STACKS, postgres_bin
+from lostwax.local.places import POSTGRES_SUPERUSER, postgres_bin
 from lostwax.local.stack import Stack
 from lostwax.partner_api.keys import add_client
 from lostwax.partner_api.main import MIGRATIONS
@@ -37,11 +37,8 @@ BODY = (
 def run(quick: bool) -> dict[str, Any]:
     """Prints a table; returns the metrics."""
     seconds, rounds = (4, 3) if quick else (15, 5)
-    with Stack.start(STACKS / f"bench-{os.getpid()}", owned=True, fresh=True, services=("partner_api",)) as stack:
-        try:
-            return asyncio.run(_run(stack, seconds, rounds))
-        finally:
-            stack.down(remove=True)
+    with fresh_stack("partner_api") as stack:
+        return asyncio.run(_run(stack, seconds, rounds))
 
 
 async def _run(stack: Stack, seconds: int, rounds: int) -> dict[str, Any]:

@@ -4,7 +4,6 @@ service's memory.
 """
 
 import asyncio
-import os
 from typing import Any
 
 import asyncpg
@@ -12,7 +11,7 @@ import psutil
 
 from _load import load
 from _people import a_partner, order_body, order_head
-from lostwax.local.places import STACKS
+from _stack import fresh_stack
 from lostwax.local.stack import Stack
 
 SHA256 = "5f" * 32
@@ -22,11 +21,8 @@ TEN_TIMES, FLOOD = 640, 4_000
 def run(quick: bool) -> dict[str, Any]:
     """Prints a table; returns the metrics."""
     seconds = 5 if quick else 30
-    with Stack.start(STACKS / f"bench-{os.getpid()}", owned=True, fresh=True, services=("partner_api",)) as stack:
-        try:
-            return asyncio.run(_run(stack, seconds))
-        finally:
-            stack.down(remove=True)
+    with fresh_stack("partner_api") as stack:
+        return asyncio.run(_run(stack, seconds))
 
 
 async def _run(stack: Stack, seconds: int) -> dict[str, Any]:

@@ -3,7 +3,6 @@ operators' queue: accepted, created, priced (models repeat), approved, projected
 order can be taken."""
 
 import asyncio
-import os
 import time
 from typing import Any
 
@@ -11,7 +10,7 @@ import asyncpg
 
 from _load import load
 from _people import a_partner, operators, order_body, order_head, upload_model
-from lostwax.local.places import STACKS
+from _stack import fresh_stack
 from lostwax.local.stack import Stack
 
 MODELS = 8
@@ -19,11 +18,8 @@ MODELS = 8
 
 def run(quick: bool) -> dict[str, Any]:
     """Prints a line; returns the metrics."""
-    with Stack.start(STACKS / f"bench-{os.getpid()}", owned=True, fresh=True) as stack:
-        try:
-            return asyncio.run(_run(stack, 3_000 if quick else 30_000))
-        finally:
-            stack.down(remove=True)
+    with fresh_stack() as stack:
+        return asyncio.run(_run(stack, 3_000 if quick else 30_000))
 
 
 async def _run(stack: Stack, orders: int) -> dict[str, Any]:

@@ -5,7 +5,6 @@ The open orders are rows in the MES' own database, copies of one real order, fro
 """
 
 import asyncio
-import os
 import statistics
 import subprocess
 import sys
@@ -18,8 +17,8 @@ import httpx
 
 from _load import load
 from _people import a_partner, get_head, operators, order_body, order_head, upload_model
+from _stack import fresh_stack
 from _wait import in_queue
-from lostwax.local.places import STACKS
 from lostwax.local.stack import Stack
 
 OPERATORS, RATE, ARRIVING = 300, 60, 20
@@ -38,11 +37,8 @@ _COPY = """
 def run(quick: bool) -> dict[str, Any]:
     """Prints a table; returns the metrics."""
     sizes = (10_000, 50_000) if quick else (10_000, 100_000, 1_000_000)
-    with Stack.start(STACKS / f"bench-{os.getpid()}", owned=True, fresh=True) as stack:
-        try:
-            return asyncio.run(_run(stack, sizes, seconds=5 if quick else 20, rounds=3))
-        finally:
-            stack.down(remove=True)
+    with fresh_stack() as stack:
+        return asyncio.run(_run(stack, sizes, seconds=5 if quick else 20, rounds=3))
 
 
 async def _run(stack: Stack, sizes: tuple[int, ...], seconds: int, rounds: int) -> dict[str, Any]:

@@ -5,7 +5,6 @@ EventRouter on the same table, the peer of the budget, comes with Kafka Connect.
 """
 
 import asyncio
-import os
 import statistics
 import time
 from datetime import datetime
@@ -14,11 +13,11 @@ from typing import Any
 import asyncpg
 import httpx
 
+from _stack import fresh_stack
 from lostwax.contracts import topics
 from lostwax.contracts.ids import new_id
 from lostwax.kit.kafka import OutgoingRecord, Publisher
 from lostwax.kit.kafka_reading import headers_of, read_to_end
-from lostwax.local.places import STACKS
 from lostwax.local.stack import Stack
 
 BATCH = 1000
@@ -32,11 +31,8 @@ _ROWS = """
 
 def run(quick: bool) -> dict[str, Any]:
     """Prints a table; returns the metrics."""
-    with Stack.start(STACKS / f"bench-{os.getpid()}", owned=True, fresh=True, services=("partner_api",)) as stack:
-        try:
-            return asyncio.run(_run(stack, 20_000 if quick else 100_000, 3 if quick else 5, 8 if quick else 30))
-        finally:
-            stack.down(remove=True)
+    with fresh_stack("partner_api") as stack:
+        return asyncio.run(_run(stack, 20_000 if quick else 100_000, 3 if quick else 5, 8 if quick else 30))
 
 
 async def _run(stack: Stack, rows: int, rounds: int, seconds: int) -> dict[str, Any]:

@@ -2,15 +2,14 @@
 before it has something to show."""
 
 import asyncio
-import os
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
+from _stack import fresh_stack
 from lostwax.cli.audit import databases_of
 from lostwax.demo.run import Progress, ship_orders
-from lostwax.local.places import STACKS
 from lostwax.local.stack import Stack
 
 
@@ -19,14 +18,11 @@ def run(quick: bool) -> dict[str, Any]:
     ready, shipped = [], []
     for number in range(1 if quick else 5):
         began = time.monotonic()
-        with Stack.start(STACKS / f"bench-{os.getpid()}", owned=True, fresh=True) as stack:
-            try:
-                ready.append(time.monotonic() - began)
-                with tempfile.TemporaryDirectory() as folder:
-                    asyncio.run(_one_order(stack, Path(folder)))
-                shipped.append(time.monotonic() - began)
-            finally:
-                stack.down(remove=True)
+        with fresh_stack() as stack:
+            ready.append(time.monotonic() - began)
+            with tempfile.TemporaryDirectory() as folder:
+                asyncio.run(_one_order(stack, Path(folder)))
+            shipped.append(time.monotonic() - began)
         print(f"round {number + 1}: ready after {ready[-1]:.1f} s, first order shipped after {shipped[-1]:.1f} s")
     middle = len(ready) // 2
     return {

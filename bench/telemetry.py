@@ -20,7 +20,7 @@ import psutil
 
 from _load import load
 from _people import a_partner, order_body, order_head
-from lostwax.local.places import STACKS
+from _stack import fresh_stack
 from lostwax.local.stack import Stack
 
 SHA256 = "5f" * 32
@@ -30,12 +30,8 @@ RATE = 1_500
 def run(quick: bool) -> dict[str, Any]:
     """Prints a table; returns the metrics."""
     seconds, rounds = (4, 5) if quick else (10, 11)
-    with Stack.start(STACKS / f"bench-{os.getpid()}", owned=True, fresh=True, services=("partner_api",)) as stack:
-        try:
-            with _process(stack, "1") as with_it, _process(stack, "0") as without:
-                return asyncio.run(_run(stack, with_it, without, seconds, rounds))
-        finally:
-            stack.down(remove=True)
+    with fresh_stack("partner_api") as stack, _process(stack, "1") as with_it, _process(stack, "0") as without:
+        return asyncio.run(_run(stack, with_it, without, seconds, rounds))
 
 
 @contextmanager

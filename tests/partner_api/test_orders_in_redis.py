@@ -203,7 +203,10 @@ async def test_an_order_can_be_read_right_after_its_202_with_redis_up_and_down(s
         await asyncio.to_thread(stack.stop, "orders")
         try:
             order_id = await submit(partner, model)
+            # What it looks like is in Redis from the first look on.
+            assert await is_first(partner, order_id, status="SUBMITTED") == "database"
             assert await is_first(partner, order_id, status="SUBMITTED") == "redis"
+            assert await is_first(partner, order_id) == "redis"
             await asyncio.to_thread(stack.stop, "redis")
             try:
                 for _ in range(5):

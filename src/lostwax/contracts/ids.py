@@ -12,6 +12,7 @@ PARTITIONS = 8
 """Partitions of every topic whose messages belong to a bucket. A power of two, the same for all of them."""
 
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_PAIRS = [first + second for first in _CROCKFORD for second in _CROCKFORD]
 
 
 def new_id() -> UUID:
@@ -43,8 +44,9 @@ def short_code(id_: UUID) -> str:
     Not unique by constraint: whoever searches by code must be ready for two answers.
     """
     low = id_.int & ((1 << 50) - 1)
-    digits = "".join(_CROCKFORD[(low >> shift) & 31] for shift in range(45, -1, -5))
-    return f"{digits[:5]}-{digits[5:]}"
+    pairs = _PAIRS
+    a, b, c = pairs[low >> 40], pairs[(low >> 30) & 1023], pairs[(low >> 20) & 1023]
+    return f"{a}{b}{c[0]}-{c[1]}{pairs[(low >> 10) & 1023]}{pairs[low & 1023]}"
 
 
 def parse_code(text: str) -> int | None:

@@ -4,7 +4,8 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -62,7 +63,29 @@ async def open_pool(dsn: str, *, name: str, size: int = 10) -> Pool:
         timeout=5,
         server_settings={"application_name": name, "jit": "off"},
         init=_watch_calls,
+        reset=_leave_as_found,
     )
+
+
+async def _leave_as_found(_: object) -> None:
+    """Instead of the driver's reset, which is a round trip at each release for what nobody here leaves behind: it ends
+    an open transaction in any case, `session_lock` gives back what it takes, LISTEN has connections of its own."""
+
+
+@asynccontextmanager
+async def session_lock(connection: Connection, key: int) -> AsyncIterator[bool]:
+    """Whether this connection got the database's lock `key`, for the time that this is entered; does not wait for it.
+    A connection that cannot give the lock back is closed, which does."""
+    got = bool(await connection.fetchval("SELECT pg_try_advisory_lock($1)", key))
+    try:
+        yield got
+    finally:
+        if got:
+            try:
+                await connection.execute("SELECT pg_advisory_unlock($1)", key)
+            except BaseException:
+                connection.terminate()
+                raise
 
 
 async def _watch_calls(connection: OwnConnection) -> None:

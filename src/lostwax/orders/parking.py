@@ -12,7 +12,7 @@ from lostwax.contracts.orders import Command
 from lostwax.kit import dead
 from lostwax.kit.kafka import NotPublished, OutgoingRecord, Publisher
 from lostwax.kit.messages import Burial
-from lostwax.kit.postgres import UNREACHABLE
+from lostwax.kit.postgres import UNREACHABLE, session_lock
 from lostwax.kit.shards import NotOwner, Shard, check_owned
 from lostwax.orders import store, waiting
 from lostwax.orders.changes import Orders
@@ -68,27 +68,22 @@ async def give_up_on(orders: Orders, shard: Shard, publisher: Publisher, older_t
 
     First they are marked, then buried, then forgotten: a crash in between leaves what the next time finishes.
     """
-    async with shard.pool.acquire() as connection:
-        if not await waiting.begin_giving_up(connection):
+    async with shard.pool.acquire() as connection, session_lock(connection, waiting.GIVING_UP_LOCK) as mine:
+        if not mine:
             return 0
-        try:
-            never = await waiting.orders_never_come(connection, older_than_s, _MOST)
-            async with connection.transaction():
-                await check_owned(connection, map(bucket_of, never))
-                await store.lock_arrivals(connection, never)
-                given_up = await waiting.give_up(connection, never, older_than_s)
-                marks = [
-                    DeadCommand(_place(a), a.command.order_id, _position(a), a.command.command_id) for a in given_up
-                ]
-                await waiting.mark_dead_commands(connection, marks)
-            to_bury = await waiting.given_up(connection)
-            if to_bury:
-                await publisher.publish(_letters(orders, to_bury))
-                await waiting.forget_given_up(connection, [a.command.command_id for a in to_bury])
-                log.error("orders never came", extra={"shard": shard.number, "commands": len(to_bury)})
-            return len(to_bury)
-        finally:
-            await waiting.end_giving_up(connection)
+        never = await waiting.orders_never_come(connection, older_than_s, _MOST)
+        async with connection.transaction():
+            await check_owned(connection, map(bucket_of, never))
+            await store.lock_arrivals(connection, never)
+            given_up = await waiting.give_up(connection, never, older_than_s)
+            marks = [DeadCommand(_place(a), a.command.order_id, _position(a), a.command.command_id) for a in given_up]
+            await waiting.mark_dead_commands(connection, marks)
+        to_bury = await waiting.given_up(connection)
+        if to_bury:
+            await publisher.publish(_letters(orders, to_bury))
+            await waiting.forget_given_up(connection, [a.command.command_id for a in to_bury])
+            log.error("orders never came", extra={"shard": shard.number, "commands": len(to_bury)})
+        return len(to_bury)
 
 
 def _place(arrival: Arrival) -> str:

@@ -12,7 +12,8 @@ import msgspec
 from lostwax.contracts.orders import Command
 from lostwax.kit.postgres import Connection
 
-_GIVING_UP_LOCK = 7_301
+GIVING_UP_LOCK = 7_301
+"""Held by the one connection of a shard that gives up early commands."""
 LAST = 2**63 - 1
 """Position of a command of which nobody knows where it stood: behind all others."""
 
@@ -101,15 +102,6 @@ async def take_early_commands(connection: Connection, order_ids: Iterable[UUID])
 def _early(row: asyncpg.Record) -> Arrival:
     origin = Origin(row["place"], row["position"], None, row["source"], row["message_id"], row["traceparent"])
     return Arrival(_command.decode(row["body"]), origin)
-
-
-async def begin_giving_up(connection: Connection) -> bool:
-    """Whether this connection is now the only one that gives up early commands; ends with `end_giving_up`."""
-    return bool(await connection.fetchval("SELECT pg_try_advisory_lock($1)", _GIVING_UP_LOCK))
-
-
-async def end_giving_up(connection: Connection) -> None:
-    await connection.execute("SELECT pg_advisory_unlock($1)", _GIVING_UP_LOCK)
 
 
 async def orders_never_come(connection: Connection, older_than_s: float, most: int) -> list[UUID]:

@@ -68,15 +68,29 @@ class OrderViews(Generations):
             last_first=True,
             mark=(_OLDER, str(client_id)),
         )
+        if not all(found.bodies):
+            raise Untrusted("an order has just been accepted")
         return CachedPage(found.bodies, found.floor if found.marked and len(found.bodies) < limit else None)
 
     async def own(self, client_id: UUID, order_id: UUID) -> bytes | None:
-        """One order as JSON; None when Redis has no such order of this client. Raises Untrusted."""
+        """One order as JSON; None when Redis has no such order of this client, or not yet what it looks like. Raises
+        Untrusted."""
         found = await self.entry(order_id)
-        return None if found is None or str(client_id) not in found[0] else found[1]
+        return None if found is None or str(client_id) not in found[0] else found[1] or None
 
 
 def entry(own: OwnView) -> Entry:
-    view, member = own.view, str(own.view.order_id)
-    places = ((str(own.client_id), member), (f"{own.client_id}:{view.status}", member))
-    return Entry(view.order_id, view.version, places, _encode(view))
+    view = own.view
+    # Odd: newer than the bare entry of the same order, and than no later version.
+    return Entry(view.order_id, 2 * view.version + 1, _places(own.client_id, view.order_id, view.status), _encode(view))
+
+
+def accepted(client_id: UUID, order_id: UUID) -> Entry:
+    """Of an order that has just been accepted: where it stands, not what it looks like. Who asks for it before its
+    first version comes, a moment later, gets it from the database; so intake has a sixth to write into Redis."""
+    return Entry(order_id, 0, _places(client_id, order_id, Status.SUBMITTED), b"")
+
+
+def _places(client_id: UUID, order_id: UUID, status: Status) -> tuple[tuple[str, str], ...]:
+    member = str(order_id)
+    return ((str(client_id), member), (f"{client_id}:{status}", member))

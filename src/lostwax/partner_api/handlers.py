@@ -34,8 +34,8 @@ from lostwax.kit.commands import CommandView
 from lostwax.kit.postgres import Pool
 from lostwax.kit.problems import Problem, not_found
 from lostwax.kit.projection import newest
-from lostwax.partner_api import hooks, store, views
-from lostwax.partner_api.clients import OrderViews, Requests, Untrusted, entry
+from lostwax.partner_api import hooks, store
+from lostwax.partner_api.clients import OrderViews, Requests, Untrusted, accepted, entry
 from lostwax.partner_api.domain import Client
 from lostwax.partner_api.hooks_store import clients_with_hooks
 from lostwax.partner_api.models import Models, usable_model
@@ -93,7 +93,7 @@ class Door:
     async def _show_intakes(self, intakes: Sequence[Intake], stored: Sequence[Stored]) -> None:
         """Shown before it is answered: whoever has the 202 finds the order. Once for a whole flush."""
         pairs = zip(intakes, stored, strict=True)
-        await self.views.push([entry(OwnView(i.client_id, i.view)) for i, s in pairs if s.order_id == i.order_id])
+        await self.views.push([accepted(i.client_id, i.order_id) for i, s in pairs if s.order_id == i.order_id])
 
 
 REQUESTS = Requests(store.own_views_from, store.count_from, store.clients_with_older, store.own_views)
@@ -140,7 +140,6 @@ async def submit_order(
             accepted_at=now,
             body=message.payload.decode(),
             message=message,
-            view=views.of_request(requested, now),
         )
     )
     if stored.order_id == requested.order_id:

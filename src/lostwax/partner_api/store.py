@@ -14,7 +14,7 @@ from lostwax.kit.commands import Commands
 from lostwax.kit.outbox import Message
 from lostwax.kit.postgres import Connection
 from lostwax.partner_api import views
-from lostwax.partner_api.views import OrderView, OwnView
+from lostwax.partner_api.views import OwnView
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,6 @@ class Intake(msgspec.Struct, frozen=True):
     accepted_at: datetime
     body: str
     message: Message
-    view: OrderView
 
 
 class Stored(msgspec.Struct, frozen=True):
