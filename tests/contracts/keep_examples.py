@@ -175,6 +175,8 @@ def built() -> Iterator[msgspec.Struct]:
     yield models.ModelUploaded(a_digest(), 84, ACCOUNT, "staging-partner-api", "a/b")
     yield models.ModelNeeded(a_digest(), new_id(), ACCOUNT)
     yield models.ModelStored(a_digest(), ACCOUNT, 84, NOT_CLOSED)
+    yield models.ModelReferenced(a_digest(), ACCOUNT, "order")
+    yield models.ModelReferenced(a_digest(), ACCOUNT, "quote", NOON)
     yield pricing.PriceRequest(new_id(), new_id(), ACCOUNT, full, load_tariff("2026-11"))
     yield a_price(new_id(), new_id(), failure=NOT_CLOSED)
     for role in staff.Role:

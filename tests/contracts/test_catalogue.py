@@ -58,6 +58,8 @@ EXAMPLES: list[msgspec.Struct] = [
     models.ModelNeeded(a_digest(), new_id(), ACCOUNT),
     models.ModelStored(a_digest(), ACCOUNT, 84),
     models.ModelStored(a_digest(), ACCOUNT, 84, NOT_CLOSED),
+    models.ModelReferenced(a_digest(), ACCOUNT, "order"),
+    models.ModelReferenced(a_digest(), ACCOUNT, "quote", NOON),
     pricing.PriceRequest(new_id(), new_id(), ACCOUNT, FULL, load_tariff("2026-11")),
     a_price(new_id(), new_id()),
     a_price(new_id(), new_id(), failure=NOT_CLOSED),

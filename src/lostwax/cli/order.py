@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     import httpx
     from rich.console import Console
 
+_PARTS_AT_ONCE = 4
+_TRIES = 5
 ENDS = ("SHIPPED", "CLOSED", "CANCELLED", "PRICE_FAILED")
 
 
@@ -114,21 +116,79 @@ def partner_of(stack: str, console: "Console") -> tuple[str, str]:
 
 
 def upload(client: "httpx.Client", console: "Console", file: Path) -> str:
-    """Register and upload the model unless it is there already; its sha-256."""
+    """Register and upload the model unless it is there already; its sha-256. An upload that was interrupted goes on
+    where it was."""
     import httpx
 
-    data = file.read_bytes()
-    sha256 = hashlib.sha256(data).hexdigest()
-    body = {"name": file.name, "size_bytes": len(data), "sha256": sha256}
-    model = told(client.post("/v1/models", json=body), console, 200, 201)
+    digest, size = hashlib.sha256(), 0
+    with file.open("rb") as content:
+        while chunk := content.read(1024 * 1024):
+            digest.update(chunk)
+            size += len(chunk)
+    sha256 = digest.hexdigest()
+    model = told(
+        client.post("/v1/models", json={"name": file.name, "size_bytes": size, "sha256": sha256}), console, 200, 201
+    )
     link = model["upload"]
     if link is not None:
-        with console.status(f"uploading {len(data) / 1e6:.1f} MB"):
+        with console.status(f"uploading {size / 1e6:.1f} MB"):
+            data = file.read_bytes()
             sent = httpx.request(link["method"], link["url"], content=data, headers=link["headers"], timeout=300)
         if sent.status_code != 200:
             console.print(f"upload refused: {sent.status_code} {sent.text}", style="red", markup=False)
             raise typer.Exit(1)
+    elif model["multipart"] is not None:
+        _upload_parts(client, console, file, size, f"/v1/models/{sha256}/upload", model["multipart"])
     return sha256
+
+
+def _upload_parts(
+    client: "httpx.Client", console: "Console", file: Path, size: int, path: str, going: dict[str, Any]
+) -> None:
+    """Upload the parts that are missing, four at a time, and complete the upload. Ends with 1 when interrupted or when
+    the line stays down; what is there stays there."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    import httpx
+    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
+
+    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console) as progress, httpx.Client(timeout=300) as storage:
+        missing = size
+        bar = progress.add_task("uploading", total=size)
+
+        def send(link: dict[str, Any]) -> None:
+            with file.open("rb") as content:
+                content.seek((link["number"] - 1) * going["part_size_bytes"])
+                part = content.read(link["size_bytes"])
+            upload = link["upload"]
+            storage.request(upload["method"], upload["url"], content=part, headers=upload["headers"]).raise_for_status()
+            progress.advance(bar, len(part))
+
+        pool = ThreadPoolExecutor(_PARTS_AT_ONCE)
+        failures = 0
+        try:
+            while going["links"]:
+                before = len(going["present"])
+                done = before * going["part_size_bytes"]
+                missing = max(0, size - done)
+                progress.update(bar, completed=size - missing)
+                sending = [pool.submit(send, link) for link in going["links"]]
+                broken = [error for one in sending if (error := one.exception()) is not None]
+                going = told(client.get(path), console, 200)
+                failures = failures + 1 if broken and len(going["present"]) == before else 0
+                if failures == _TRIES:
+                    console.print(f"the upload does not go on: {broken[0]!r}", style="red", markup=False)
+                    raise typer.Exit(1)
+                if broken:
+                    time.sleep(1)
+        except KeyboardInterrupt:
+            console.print("interrupted; the same command again goes on where it was")
+            raise typer.Exit(1) from None
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+        progress.update(bar, completed=size)
+    told(client.post(f"{path}/complete"), console, 200)
 
 
 def _follow(client: "httpx.Client", console: "Console", order_id: str) -> Iterator[dict[str, Any]]:

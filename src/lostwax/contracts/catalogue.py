@@ -31,6 +31,7 @@ TYPES: tuple[EventType, ...] = (
     EventType("quotes.quote_changed.v1", quotes.QuoteChanged, (topics.QUOTE_CHANGES,)),
     EventType("models.model_uploaded.v1", models.ModelUploaded, (topics.MODEL_TRANSFERS,)),
     EventType("models.model_needed.v1", models.ModelNeeded, (topics.MODEL_TRANSFERS,)),
+    EventType("models.model_referenced.v1", models.ModelReferenced, (topics.MODEL_TRANSFERS,)),
     EventType("models.model_stored.v1", models.ModelStored, (topics.MODEL_STORED,)),
     EventType("pricing.price_requested.v1", pricing.PriceRequest, (topics.PRICING_QUICK, topics.PRICING_HEAVY)),
     EventType("pricing.price_result.v1", pricing.PriceResult, (topics.PRICING_RESULTS,)),

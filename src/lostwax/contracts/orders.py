@@ -31,11 +31,13 @@ class Status(StrEnum):
 
 
 class ModelRef(msgspec.Struct, frozen=True):
-    """A 3D model by its content. `size_bytes` is the exact length of the file."""
+    """A 3D model by its content. `size_bytes` is the exact length of the file; `upload` counts the account's uploads of
+    it, by its channel, from 1 (0: not counted), so that what is told of an earlier one is not held against this one."""
 
     sha256: Sha256
     size_bytes: Annotated[int, Meta(ge=1)]
     name: Annotated[str, Meta(min_length=1, max_length=200)]
+    upload: Annotated[int, Meta(ge=0)] = 0
 
 
 class Specification(msgspec.Struct, frozen=True):
@@ -188,11 +190,13 @@ class OrderChanged(msgspec.Struct, frozen=True):
 
 
 class ModelReady(msgspec.Struct, frozen=True):
-    """To an order that waited for its model: the model is stored, or why it never will be (`failure`)."""
+    """To an order that waited for its model: the model is stored, or why it never will be (`failure`). A failure says
+    nothing of uploads after `upload`."""
 
     order_id: UUID
     sha256: Sha256
     failure: PriceFailure | None = None
+    upload: Annotated[int, Meta(ge=0)] = 0
 
 
 class Approve(msgspec.Struct, frozen=True, tag="approve"):

@@ -1,11 +1,13 @@
 """S3: the data path by obstore, presigned links by botocore (which binds headers to the signature)."""
 
+import asyncio
 import base64
 import functools
 import hashlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 from urllib.parse import quote
@@ -13,6 +15,7 @@ from urllib.parse import quote
 import msgspec
 import obstore
 from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
 from botocore.session import get_session
 from obstore.exceptions import BaseError, NotFoundError
 from obstore.store import S3Store
@@ -68,6 +71,18 @@ class TooLong(Exception):
     """The object is longer than was announced."""
 
 
+class NoSuchUpload(Exception):
+    """There is no such multipart upload (any more): completed, aborted, or never begun."""
+
+
+class UploadedPart(msgspec.Struct, frozen=True):
+    """A part of a multipart upload that is there. `tag` is S3's, needed to complete."""
+
+    number: int
+    size_bytes: int
+    tag: str
+
+
 class PresignedUpload(msgspec.Struct, frozen=True):
     """How to upload: the method, the link, and headers that must be sent exactly as given."""
 
@@ -103,9 +118,76 @@ class Bucket:
                 endpoint_url=self._settings.endpoint,
                 aws_access_key_id=self._settings.access_key,
                 aws_secret_access_key=self._settings.secret_key,
-                config=Config(signature_version="s3v4", s3={"addressing_style": "path"}),
+                config=Config(
+                    signature_version="s3v4",
+                    s3={"addressing_style": "path"},
+                    connect_timeout=3,
+                    read_timeout=30,
+                    retries={"mode": "standard", "total_max_attempts": 2},
+                ),
             )
         return self._presigner
+
+    async def _call(self, operation: str, **arguments: Any) -> Any:
+        """One call by botocore, in a thread. Raises NoSuchUpload, StorageAway."""
+        call = partial(getattr(self._signer(), operation), Bucket=self.name, **arguments)
+        try:
+            return await asyncio.to_thread(call)
+        except ClientError as error:
+            if error.response.get("Error", {}).get("Code") == "NoSuchUpload":
+                raise NoSuchUpload(str(error)) from None
+            raise StorageAway(str(error)) from error
+        except BotoCoreError as error:
+            raise StorageAway(str(error)) from error
+
+    @_timed("create_multipart")
+    async def begin_multipart(self, key: str) -> str:
+        """Begin an upload by parts; returns S3's name of it. Raises StorageAway."""
+        begun = await self._call("create_multipart_upload", Key=key)
+        return str(begun["UploadId"])
+
+    @_timed("list_parts")
+    async def parts(self, key: str, multipart_id: str) -> list[UploadedPart]:
+        """The parts that are there, by number. Raises NoSuchUpload, StorageAway."""
+        found: list[UploadedPart] = []
+        after = 0
+        while True:
+            page = await self._call("list_parts", Key=key, UploadId=multipart_id, PartNumberMarker=after)
+            found += [UploadedPart(p["PartNumber"], p["Size"], p["ETag"]) for p in page.get("Parts", [])]
+            if not page.get("IsTruncated"):
+                return found
+            after = page["NextPartNumberMarker"]
+
+    @_timed("complete_multipart")
+    async def complete_multipart(self, key: str, multipart_id: str, parts: Sequence[UploadedPart]) -> None:
+        """Put the object together from its parts. Raises NoSuchUpload, StorageAway."""
+        listed = [{"PartNumber": p.number, "ETag": p.tag} for p in parts]
+        await self._call("complete_multipart_upload", Key=key, UploadId=multipart_id, MultipartUpload={"Parts": listed})
+
+    @_timed("abort_multipart")
+    async def abort_multipart(self, key: str, multipart_id: str) -> None:
+        """End an upload by parts and drop what came of it; one that is over is fine. Raises StorageAway."""
+        try:
+            await self._call("abort_multipart_upload", Key=key, UploadId=multipart_id)
+        except NoSuchUpload:
+            return
+
+    def presign_part(
+        self, key: str, multipart_id: str, number: int, *, size_bytes: int, sha256: str | None = None
+    ) -> PresignedUpload:
+        """A link that takes exactly this part: upload, number and length are bound, and its sha-256 if given.
+
+        Signs locally; no network.
+        """
+        bound: dict[str, Any] = {"UploadId": multipart_id, "PartNumber": number, "ContentLength": size_bytes}
+        headers = {"Content-Length": str(size_bytes)}
+        if sha256 is not None:
+            headers["x-amz-checksum-sha256"] = base64.b64encode(bytes.fromhex(sha256)).decode()
+            bound["ChecksumSHA256"] = headers["x-amz-checksum-sha256"]
+        url = self._signer().generate_presigned_url(
+            "upload_part", Params={"Bucket": self.name, "Key": key, **bound}, ExpiresIn=LINK_LIFETIME_S
+        )
+        return PresignedUpload(method="PUT", url=url, headers=headers, expires_in_s=LINK_LIFETIME_S)
 
     def presign_put(self, key: str, *, size_bytes: int, sha256: str) -> PresignedUpload:
         """A link that takes exactly this file: key, length and sha-256 are bound, for fifteen minutes.

@@ -1,9 +1,11 @@
 """What Orders' use cases stand on: their surroundings, and what one transaction decides, written once at its end."""
 
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Literal
 from uuid import UUID
 
 import msgspec
@@ -11,7 +13,7 @@ import msgspec
 from lostwax.contracts import topics
 from lostwax.contracts.ids import bucket_of_digest
 from lostwax.contracts.metrics import COMMANDS_DECIDED, ORDER_STEPS
-from lostwax.contracts.models import ModelNeeded
+from lostwax.contracts.models import ModelNeeded, ModelReferenced
 from lostwax.contracts.orders import Command, Order, OrderChanged, Outcome, Resubmit, Status
 from lostwax.contracts.pricing import PriceResult, Tariff
 from lostwax.kit import metrics, outbox, tracing
@@ -24,10 +26,15 @@ from lostwax.orders.clients import OrderCache
 from lostwax.orders.price_jobs import Lane, PriceJob, SubjectKind
 from lostwax.orders.store import Entry
 
-_steps = metrics.counter(ORDER_STEPS)
-_KNOWN_MODELS = 100_000
 log = logging.getLogger(__name__)
+
+_steps = metrics.counter(ORDER_STEPS)
 _decided = metrics.counter(COMMANDS_DECIDED)
+
+_KNOWN_MODELS = 100_000
+_KNOWN_FOR_S = 3600
+_NEVER = datetime.min.replace(tzinfo=UTC)
+_REMEMBERED = 200_000
 
 
 class Orders:
@@ -52,7 +59,33 @@ class Orders:
         self.tariff = tariff
         self.now = now
         self.largest_model_bytes = largest_model_bytes
+        # Models seen unmarked in the store within the last hour. Marked ones stay for days, so an order made by this
+        # memory is there, and has told of its need, long before its model could go.
         self.known_models: set[str] = set()
+        self.known_since = time.monotonic()
+        # What has been told to the model store, so that a model ordered again and again is told of once.
+        self.referenced: dict[tuple[UUID, str, str], datetime | None] = {}
+
+    def reference(
+        self, sha256: str, account: UUID, kind: Literal["order", "quote"], until: datetime | None = None
+    ) -> Message | None:
+        """The message by which a model stays stored until then (None: for ever); None when it has been told. The caller
+        puts it into the outbox with what needs the model, and after the commit calls `told`."""
+        if until is not None:  # whole days, so that quotes of one model cost a message a day
+            until = until.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
+        before = self.referenced.get((account, sha256, kind), _NEVER)
+        if before is None or (until is not None and before >= until):
+            return None
+        body = ModelReferenced(sha256=sha256, account=account, kind=kind, until=until)
+        return outbox.message(topics.MODEL_TRANSFERS, sha256, body)
+
+    def told(self, sha256: str, account: UUID, kind: Literal["order", "quote"], until: datetime | None = None) -> None:
+        """What `reference` gave is committed."""
+        if len(self.referenced) >= _REMEMBERED:
+            self.referenced.clear()
+        if until is not None:
+            until = until.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
+        self.referenced[account, sha256, kind] = until
 
     async def show(self, entries: Mapping[UUID, Entry]) -> None:
         """After the commit: these orders are as they stand here, also those that it left as they were, for whoever
@@ -102,7 +135,12 @@ class Changes:
     def ask_for_model(self, order: Order) -> None:
         """Have the order's model looked for; the answer leads on to the price."""
         sha256 = order.specification.model.sha256
-        needed = ModelNeeded(sha256=sha256, order_id=order.order_id, account=order.account)
+        needed = ModelNeeded(
+            sha256=sha256,
+            order_id=order.order_id,
+            account=order.account,
+            upload=order.specification.model.upload,
+        )
         self.messages.append(outbox.message(topics.MODEL_TRANSFERS, sha256, needed))
 
     def take_price(self, entry: Entry, result: PriceResult, now: datetime) -> None:
@@ -197,6 +235,9 @@ class Changes:
 async def stored_models(orders: Orders, digests: set[str]) -> set[str]:
     """Which of these models are surely in the store. Models live on shards of their own digest; a shard that is away
     knows of none, and the order then waits for its model's own message."""
+    if time.monotonic() - orders.known_since > _KNOWN_FOR_S:
+        orders.known_models.clear()
+        orders.known_since = time.monotonic()
     unknown = digests - orders.known_models
     by_shard: dict[int, list[str]] = {}
     for digest in unknown:
@@ -204,7 +245,7 @@ async def stored_models(orders: Orders, digests: set[str]) -> set[str]:
     for number, some in by_shard.items():
         try:
             async with orders.shards.shards[number].pool.acquire() as connection:
-                found = await models_store.stored_models(connection, some)
+                found = await models_store.kept_models(connection, some)
         except UNREACHABLE as error:
             log.warning("model index away", extra={"shard": number, "error": repr(error)})
             continue

@@ -50,12 +50,21 @@ async def create_orders(orders: Orders, shard: Shard, requests: Sequence[OrderRe
                     changes.take(version)
             elif entry.price_job_id is None:
                 changes.ask_for_model(entry.order)
+        needs = {
+            (e.order.specification.model.sha256, e.order.account)
+            for e in changes.entries.values()
+            if e.price_job_id or e.order.order_id in accepted
+        }
+        told = {need: message for need in needs if (message := orders.reference(*need, "order"))}
+        changes.messages += [told[need] for need in sorted(told)]
         early = await waiting.take_early_commands(connection, new_ids)
         dead = await waiting.dead_commands(connection, new_ids)
         ready = await _park_later(connection, early, dead.values())
         await store.insert_outcomes(connection, changes.obey(ready, now))
         await changes.write(connection)
     await orders.show(changes.entries)
+    for sha256, account in told:
+        orders.told(sha256, account, "order")
 
 
 async def obey_commands(
@@ -196,7 +205,7 @@ async def take_models(orders: Orders, shard: Shard, ready: Sequence[ModelReady])
             await quote_handlers.take_models(orders, connection, others)
         for message in ready:
             entry = changes.entries.get(message.order_id)
-            if entry is None or not _waits_for(entry, message.sha256):
+            if entry is None or not _waits_for(entry, message):
                 continue
             if message.failure is None:
                 changes.ask_for_price(entry.order)
@@ -215,9 +224,11 @@ async def take_models(orders: Orders, shard: Shard, ready: Sequence[ModelReady])
     await orders.show(changes.entries)
 
 
-def _waits_for(entry: Entry, sha256: str) -> bool:
+def _waits_for(entry: Entry, ready: ModelReady) -> bool:
+    model = entry.order.specification.model
     return (
         domain.awaits_price(entry.order)
         and entry.price_job_id is None
-        and entry.order.specification.model.sha256 == sha256
+        and model.sha256 == ready.sha256
+        and (ready.failure is None or ready.upload >= model.upload)
     )

@@ -26,7 +26,7 @@ from lostwax.kit.service import run, serve
 from lostwax.kit.service_calls import publishing_operations
 from lostwax.kit.settings import read_settings
 from lostwax.kit.shards import Shard, ShardMap, assign_first_buckets
-from lostwax.orders import api, changes, models_api, parking, price_jobs_api, store, worker
+from lostwax.orders import api, changes, grace, models_api, parking, price_jobs_api, store, worker
 from lostwax.orders.clients import OrderCache
 from lostwax.orders.desk import Desk
 from lostwax.orders.expectations import Expectations
@@ -158,7 +158,7 @@ async def serve_orders(settings: Settings) -> None:
             "orders",
             [
                 *api.operations(shard_map, cache, verifier),
-                *models_api.operations(shard_map, models, verifier),
+                *models_api.operations(orders, verifier, largest_put_bytes=settings.largest_put_bytes),
                 *price_jobs_api.operations(shard_map, terms, verifier),
                 api.announcement_operation(expectations, verifier),
                 *publishing_operations(WRITES, limits, control, verifier),
@@ -180,6 +180,7 @@ async def serve_orders(settings: Settings) -> None:
                 ("shards that were away", _prepare_when_back(away, shard_map)),
                 ("consumer", runner.run()),
                 ("expectations", expectations.run()),
+                ("models not needed", grace.let_go(orders, settings.model_grace_days)),
                 ("early commands", parking.give_up_early_commands(orders, dead_letters)),
             ],
         )

@@ -3,6 +3,7 @@ placed by one reads it from there."""
 
 import logging
 from collections.abc import Collection, Mapping, Sequence
+from datetime import timedelta
 from uuid import UUID
 
 from lostwax.contracts import topics
@@ -35,11 +36,20 @@ async def create_quotes(orders: Orders, shard: Shard, requests: Sequence[QuoteRe
         new = [entries[i] for i in sorted(await quotes_store.insert(connection, list(entries.values())))]
         messages = [_changed(e.quote) for e in new]
         for quote in (e.quote for e in new if e.needs_model):
-            sha256 = quote.options[0].specification.model.sha256
-            needed = ModelNeeded(sha256=sha256, order_id=quote.quote_id, account=quote.account)
-            messages.append(outbox.message(topics.MODEL_TRANSFERS, sha256, needed))
+            model = quote.options[0].specification.model
+            needed = ModelNeeded(
+                sha256=model.sha256, order_id=quote.quote_id, account=quote.account, upload=model.upload
+            )
+            messages.append(outbox.message(topics.MODEL_TRANSFERS, model.sha256, needed))
+        # An order at the quoted price may still come on its last day.
+        until = now + timedelta(days=orders.tariff.held_for_days + 1)
+        needs = {(e.quote.options[0].specification.model.sha256, e.quote.account) for e in new if not e.needs_model}
+        told = {need: message for need in needs if (message := orders.reference(*need, "quote", until))}
+        messages += [told[need] for need in sorted(told)]
         await outbox.add(connection, messages)
         await price_jobs.insert(connection, [job for e in new if not e.needs_model for job in _jobs(orders, e.quote)])
+    for sha256, account in told:
+        orders.told(sha256, account, "quote", until)
 
 
 async def take_models(orders: Orders, connection: Connection, ready: Sequence[ModelReady]) -> None:
@@ -51,11 +61,11 @@ async def take_models(orders: Orders, connection: Connection, ready: Sequence[Mo
     messages: list[Message] = []
     for message in ready:
         entry = entries.get(message.order_id)
-        if (
-            entry is None
-            or not entry.needs_model
-            or entry.quote.options[0].specification.model.sha256 != message.sha256
-        ):
+        if entry is None or not entry.needs_model:
+            continue
+        model = entry.quote.options[0].specification.model
+        of_another_upload = message.failure is not None and message.upload < model.upload
+        if model.sha256 != message.sha256 or of_another_upload:
             continue
         entry.needs_model = False
         changed[message.order_id] = entry

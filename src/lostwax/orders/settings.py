@@ -1,6 +1,9 @@
 """Settings of Orders, from the environment."""
 
+from typing import Annotated
+
 import msgspec
+from msgspec import Meta
 
 from lostwax.kit.objects import S3Settings
 
@@ -30,6 +33,10 @@ class Settings(msgspec.Struct, frozen=True):
     price_window_heavy: int = 2
     price_patience_quick_s: float = 60.0
     price_patience_heavy_s: float = 600.0
+    # Largest file that a service may put into the model store through the API of Orders.
+    largest_put_bytes: int = 64_000_000
+    # A model that nothing needs any more is removed after so many days.
+    model_grace_days: Annotated[int, Meta(ge=1)] = 30
 
     @property
     def channels(self) -> dict[str, str]:

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from lostwax.contracts import topics
 from lostwax.contracts.ids import bucket_of, bucket_of_digest, partition_of
-from lostwax.contracts.models import ModelUploaded
+from lostwax.contracts.models import ModelReferenced, ModelUploaded
 from lostwax.contracts.orders import Command
 from lostwax.contracts.topics import Topic
 from lostwax.kit.messages import Burial, DeadWatch, Discarded, Handler, Incoming, Later, Poison
@@ -124,6 +124,8 @@ def _transfers(orders: Orders) -> Handler:
                     if not incoming.body.bucket.startswith("staging-"):
                         raise Poison(incoming, "not_staging", f"{incoming.body.bucket} is no staging bucket")
                     await _owned(orders, model_handlers.transfer_model(orders, shard, incoming.body))
+                elif isinstance(incoming.body, ModelReferenced):
+                    await _owned(orders, model_handlers.keep_referenced(orders, shard, incoming.body))
                 else:
                     await _owned(orders, model_handlers.answer_need(orders, shard, incoming.body))
 

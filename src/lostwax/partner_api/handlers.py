@@ -38,7 +38,7 @@ from lostwax.partner_api import hooks, store
 from lostwax.partner_api.clients import OrderViews, Requests, Untrusted, accepted, entry
 from lostwax.partner_api.domain import Client
 from lostwax.partner_api.hooks_store import clients_with_hooks
-from lostwax.partner_api.models import Models, usable_model
+from lostwax.partner_api.models import Models, last_upload, usable_model
 from lostwax.partner_api.quotes import check_accepted
 from lostwax.partner_api.store import Intake, RequestRow, Stored
 from lostwax.partner_api.views import OwnView
@@ -266,7 +266,8 @@ async def resubmit_order(
     """Ask Orders to price the order again, with these fields of the wish changed (none: a retry). `check` raises the
     Problem for a wish that does not hold together."""
     order = await _own_order(door, client, order_id)
-    if not changes:
+    model = order.specification.model
+    if not changes and await last_upload(door.models, client.client_id, model.sha256) in (None, model.upload):
         return await _command(door, client, order, "resubmit", Resubmit(), "")
     wanted: dict[str, Any] = msgspec.structs.asdict(order.specification)
     wanted |= {"model": order.specification.model.sha256, **changes}

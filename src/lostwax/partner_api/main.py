@@ -23,8 +23,10 @@ from lostwax.partner_api.clients import OrderViews
 from lostwax.partner_api.hooks_delivery import Deliverer
 from lostwax.partner_api.hooks_sender import Sender
 from lostwax.partner_api.models import Models
+from lostwax.partner_api.models_clients import ModelStore
 from lostwax.partner_api.orders_client import OrdersClient
 from lostwax.partner_api.settings import Settings
+from lostwax.partner_api.staging import Janitor
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
@@ -33,8 +35,12 @@ async def serve_partner_api(settings: Settings) -> None:
     async with AsyncExitStack() as resources:
         await resources.enter_async_context(telemetry.running("partner_api", settings))
         pool = await open_database("partner_api", settings, MIGRATIONS, resources)
+        janitor = Janitor(staging_days=settings.staging_days)
         models = Models(
-            pool, Bucket(settings.s3, settings.staging_bucket), largest_model_bytes=settings.largest_model_bytes
+            pool,
+            Bucket(settings.s3, settings.staging_bucket),
+            largest_model_bytes=settings.largest_model_bytes,
+            to_clear=janitor.look,
         )
         views = OrderViews(
             settings.redis_url,
@@ -53,6 +59,8 @@ async def serve_partner_api(settings: Settings) -> None:
         signer = ServiceSigner("partner_api", settings.service_key)
         orders = OrdersClient(settings.orders_url, signer)
         resources.push_async_callback(orders.close)
+        store = ModelStore(settings.orders_url, signer)
+        resources.push_async_callback(store.close)
         announcer = Announcer(
             pool,
             settings.database_url,
@@ -79,7 +87,7 @@ async def serve_partner_api(settings: Settings) -> None:
                 *callers.guarded(
                     [
                         *api.operations(door),
-                        *models_api.operations(models),
+                        *models_api.operations(models, store),
                         *quotes_api.operations(door),
                         *price_jobs_api.operations(door, orders),
                         *hooks_api.operations(pool, sender),
@@ -103,6 +111,8 @@ async def serve_partner_api(settings: Settings) -> None:
                 *plumbing.background(),
                 ("announcer", announcer.run()),
                 ("web hooks", deliverer.run()),
+                ("models", models.follow_changes(settings.database_url)),
+                ("staging", janitor.run(models)),
                 ("callers", callers.follow_changes(settings.database_url)),
                 ("use of keys", callers.tell_use()),
             ],

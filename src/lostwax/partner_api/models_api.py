@@ -1,7 +1,8 @@
 """HTTP of clients' models, for partners' programs."""
 
 import re
-from typing import Annotated, Any
+from datetime import datetime
+from typing import Annotated
 
 import msgspec
 from msgspec import Meta
@@ -9,23 +10,34 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from lostwax.contracts.orders import Sha256
-from lostwax.kit.http import Operation, answer
+from lostwax.kit.http import Operation, Parameter, answer, query
 from lostwax.kit.objects import PresignedUpload
-from lostwax.kit.problems import Problem, not_found
+from lostwax.kit.problems import Problem, not_found, try_later
 from lostwax.partner_api import models, models_store
+from lostwax.partner_api.api import storage_known_to_be_away
 from lostwax.partner_api.callers import AUTH, calling_client
 from lostwax.partner_api.domain import Scope
-from lostwax.partner_api.models import Models
+from lostwax.partner_api.models import LINKS_AT_ONCE, Models, PartLink, PartsUpload
+from lostwax.partner_api.models_clients import ModelStore, NotInStore, OrdersAway
+from lostwax.partner_api.models_store import ModelRow
+
+STATES = ("registered", "uploaded", "stored", "refused", "expired")
 
 
 class RegisterModel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`multipart`: upload it by parts, which can be resumed; larger files are always uploaded so."""
+
     name: Annotated[str, Meta(min_length=1, max_length=200, description="file name, shown to operators")]
     size_bytes: Annotated[int, Meta(ge=1, le=10_000_000_000)]
     sha256: Sha256
+    multipart: bool = False
 
 
 class ModelView(msgspec.Struct, frozen=True):
-    """A model of yours. `state`: registered (upload it), uploaded, stored, or refused with `failure`."""
+    """A model of yours. `state`: registered (upload it), uploaded, stored, refused or expired with `failure`.
+
+    Upload it by one PUT to `upload`, or by parts (`multipart`); neither is given for a file that is there.
+    """
 
     sha256: str
     size_bytes: int
@@ -33,25 +45,111 @@ class ModelView(msgspec.Struct, frozen=True):
     state: str
     failure: str | None = None
     upload: PresignedUpload | None = None
+    multipart: PartsUpload | None = None
+    registered_at: datetime | None = None
 
 
-def operations(own: Models) -> list[Operation]:
+class ModelsPage(msgspec.Struct, frozen=True):
+    """The last registered first. Ask for the next page with `after=<next>`; no `next`: that was all."""
+
+    models: list[ModelView]
+    next: str | None = None
+
+
+class WantedPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A part to be uploaded; with its `sha256` the storage takes nothing else."""
+
+    number: Annotated[int, Meta(ge=1, le=10_000)]
+    sha256: Sha256 | None = None
+
+
+class WantedParts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    parts: Annotated[list[WantedPart], Meta(min_length=1, max_length=LINKS_AT_ONCE)]
+
+
+class PartLinks(msgspec.Struct, frozen=True):
+    """In the order in which they were asked for."""
+
+    links: list[PartLink]
+
+
+def operations(own: Models, store: ModelStore) -> list[Operation]:
+    def digest_of(request: Request) -> str:
+        sha256 = str(request.path_params["sha256"])
+        if not re.fullmatch("[0-9a-f]{64}", sha256):
+            raise Problem(404, "not-found", "No such model", "A model is named by 64 lower-case hex digits.")
+        return sha256
+
     async def register_model(request: Request, body: RegisterModel) -> Response:
         client_id = calling_client(request).client_id
-        row, upload = await models.register_model(own, client_id, body.name, body.size_bytes, body.sha256)
+        with storage_known_to_be_away():
+            row, upload = await models.register_model(
+                own, client_id, body.name, body.size_bytes, body.sha256, multipart=body.multipart
+            )
         return answer(_model_view(row, upload), 201 if upload else 200)
 
     async def get_model(request: Request) -> Response:
         client_id = calling_client(request).client_id
-        sha256 = str(request.path_params["sha256"])
-        if not re.fullmatch("[0-9a-f]{64}", sha256):
-            raise Problem(404, "not-found", "No such model", "A model is named by 64 lower-case hex digits.")
         async with own.pool.acquire() as connection:
-            row = await models_store.model(connection, client_id, sha256)
+            row = await models_store.model(connection, client_id, digest_of(request))
         if row is None:
             raise not_found("model")
-        return answer(_model_view(row, None))
+        return answer(_model_view(row))
 
+    async def list_models(request: Request) -> Response:
+        client_id = calling_client(request).client_id
+        limit = query(request, "limit", Annotated[int, Meta(ge=1, le=200)], 50)
+        after = query(request, "after", Sha256, None)
+        state = query(request, "state", Annotated[str, Meta(pattern=f"^({'|'.join(STATES)})$")], None)
+        async with own.pool.acquire() as connection:
+            rows = await models_store.models_page(connection, client_id, after, state, limit + 1)
+        shown = [_model_view(row) for row in rows[:limit]]
+        return answer(ModelsPage(shown, shown[-1].sha256 if len(rows) > limit else None))
+
+    async def get_upload(request: Request) -> Response:
+        client_id = calling_client(request).client_id
+        with storage_known_to_be_away():
+            return answer(await models.parts_upload(own, client_id, digest_of(request)))
+
+    async def get_part_links(request: Request, body: WantedParts) -> Response:
+        client_id = calling_client(request).client_id
+        wanted = [(part.number, part.sha256) for part in body.parts]
+        return answer(PartLinks(await models.links_for(own, client_id, digest_of(request), wanted)))
+
+    async def complete_upload(request: Request) -> Response:
+        client_id = calling_client(request).client_id
+        with storage_known_to_be_away():
+            return answer(_model_view(await models.complete_upload(own, client_id, digest_of(request))))
+
+    async def abort_upload(request: Request) -> Response:
+        client_id = calling_client(request).client_id
+        await models.abort_upload(own, client_id, digest_of(request))
+        return Response(status_code=204)
+
+    async def get_file(request: Request) -> Response:
+        client_id = calling_client(request).client_id
+        async with own.pool.acquire() as connection:
+            row = await models_store.model(connection, client_id, digest_of(request))
+        if row is None:
+            raise not_found("model")
+        if row.state != "stored":
+            raise Problem(409, "model-not-stored", "This model is not in the model store", f"It is {row.state}.")
+        try:
+            url = await store.link(row.sha256, row.name)
+        except NotInStore:
+            raise Problem(
+                409, "model-not-stored", "This model is not in the model store any more", "Register it again."
+            ) from None
+        except OrdersAway:
+            raise try_later("The model store does not answer; ask again.", after_s=2, code="unavailable") from None
+        return Response(status_code=302, headers={"Location": url, "Cache-Control": "no-store"})
+
+    page = (
+        Parameter("limit", "query", {"type": "integer", "minimum": 1, "maximum": 200, "default": 50}, "rows a page"),
+        Parameter("after", "query", {"type": "string"}, "`next` of the page before"),
+        Parameter("state", "query", {"type": "string", "enum": list(STATES)}, "only in this state"),
+    )
+    no_upload = {404: "no such model", 409: "it is not being uploaded by parts"}
     return [
         Operation(
             "POST",
@@ -74,15 +172,79 @@ def operations(own: Models) -> list[Operation]:
             auth=AUTH,
             scope=Scope.MODELS_READ,
         ),
+        Operation(
+            "GET",
+            "/v1/models",
+            list_models,
+            "Your models, the last registered first",
+            {200: ModelsPage},
+            {400: "a parameter is wrong"},
+            parameters=page,
+            auth=AUTH,
+            scope=Scope.MODELS_READ,
+        ),
+        Operation(
+            "GET",
+            "/v1/models/{sha256}/file",
+            get_file,
+            "The file of one of your stored models, by a link of fifteen minutes",
+            {302: None},
+            {404: "no such model", 409: "not stored"},
+            auth=AUTH,
+            scope=Scope.MODELS_READ,
+        ),
+        Operation(
+            "GET",
+            "/v1/models/{sha256}/upload",
+            get_upload,
+            "How far an upload by parts has come, with fresh links to go on",
+            {200: PartsUpload},
+            no_upload,
+            auth=AUTH,
+            scope=Scope.MODELS_WRITE,
+        ),
+        Operation(
+            "POST",
+            "/v1/models/{sha256}/upload/links",
+            get_part_links,
+            "Links for the parts you name, bound to their sha-256 if you give it",
+            {200: PartLinks},
+            no_upload | {422: "does not fit, or no such part"},
+            body=WantedParts,
+            auth=AUTH,
+            scope=Scope.MODELS_WRITE,
+        ),
+        Operation(
+            "POST",
+            "/v1/models/{sha256}/upload/complete",
+            complete_upload,
+            "Put the file together from its parts",
+            {200: ModelView},
+            {404: "no such model", 409: "parts are missing, or it is not being uploaded by parts"},
+            auth=AUTH,
+            scope=Scope.MODELS_WRITE,
+        ),
+        Operation(
+            "DELETE",
+            "/v1/models/{sha256}/upload",
+            abort_upload,
+            "End an upload by parts and drop what came of it",
+            {204: None},
+            no_upload,
+            auth=AUTH,
+            scope=Scope.MODELS_WRITE,
+        ),
     ]
 
 
-def _model_view(row: Any, upload: PresignedUpload | None) -> ModelView:
+def _model_view(row: ModelRow, upload: PresignedUpload | PartsUpload | None = None) -> ModelView:
     return ModelView(
         sha256=row.sha256,
         size_bytes=row.size_bytes,
         name=row.name,
         state=row.state,
         failure=row.failure,
-        upload=upload,
+        upload=upload if isinstance(upload, PresignedUpload) else None,
+        multipart=upload if isinstance(upload, PartsUpload) else None,
+        registered_at=row.registered_at,
     )

@@ -26,6 +26,8 @@ class Settings(msgspec.Struct, frozen=True):
     traces_share: float = 0.1
     instance: str = ""
     largest_model_bytes: int = 300_000_000
+    # Uploads that are never ordered are given up after so many days.
+    staging_days: Annotated[int, Meta(ge=1)] = 7
     # Requests a client may send, unless it has a limit of its own: a second in the long run, and at once.
     client_rate_per_s: Annotated[float, Meta(gt=0)] = 50
     client_burst: Annotated[int, Meta(ge=1)] = 200

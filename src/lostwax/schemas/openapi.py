@@ -31,7 +31,7 @@ SERVICES: Mapping[str, tuple[str, Callable[[], list[Operation]]]] = {
         "Order pieces from 3D models, as a partner of the workshop.",
         lambda: [
             *partner_api.operations(_NOTHING),
-            *models_api.operations(_NOTHING),
+            *models_api.operations(_NOTHING, _NOTHING),
             *quotes_api.operations(_NOTHING),
             *price_jobs_api.operations(_NOTHING, _NOTHING),
             *hooks_api.operations(_NOTHING, _NOTHING),
@@ -45,7 +45,7 @@ SERVICES: Mapping[str, tuple[str, Callable[[], list[Operation]]]] = {
         "Orders, for other services of Lostwax.",
         lambda: [
             *orders.operations(_NOTHING, _NOTHING, _NOTHING),
-            *orders_models.operations(_NOTHING, _NOTHING, _NOTHING),
+            *orders_models.operations(_NOTHING, _NOTHING, largest_put_bytes=0),
             *orders_price_jobs.operations(_NOTHING, _NOTHING, _NOTHING),
             orders.announcement_operation(_NOTHING, _NOTHING),
             *_publishing(),
