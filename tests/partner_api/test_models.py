@@ -34,7 +34,7 @@ from lostwax.contracts.models import MODEL_REMOVED, ModelStored
 from lostwax.contracts.orders import PriceFailure
 from lostwax.kit.clock import utc_now
 from lostwax.kit.objects import Bucket, S3Settings, StorageAway
-from lostwax.kit.postgres import open_pool
+from lostwax.kit.postgres import open_pool, session_lock
 from lostwax.kit.problems import Problem
 from lostwax.local.stack import Stack
 from lostwax.partner_api import models, models_store
@@ -291,10 +291,9 @@ async def test_what_could_not_be_cleared_is_cleared_later_and_by_one_process(own
     with pytest.raises(StorageAway):
         await models.register_model(own, ACCOUNT, "b.stl", 1, a_digest(), multipart=True)
     own.staging = staging
-    async with own.pool.acquire() as other:
-        assert await models_store.begin_clearing(other)
+    async with own.pool.acquire() as other, session_lock(other, models_store.JANITOR_LOCK) as got:
+        assert got
         assert not await janitor.clear(own)
-        await models_store.end_clearing(other)
     assert await staging.size(key) == 1
     assert await janitor.clear(own)
     assert await staging.size(key) is None

@@ -15,7 +15,7 @@ from lostwax.contracts.models import MODEL_REMOVED, ModelStored
 from lostwax.contracts.orders import PriceFailure
 from lostwax.kit import outbox
 from lostwax.kit.objects import StorageAway
-from lostwax.kit.postgres import UNREACHABLE
+from lostwax.kit.postgres import UNREACHABLE, session_lock
 from lostwax.kit.shards import NotOwner, Shard, check_owned
 from lostwax.orders import models_store
 from lostwax.orders.changes import Orders
@@ -46,22 +46,19 @@ async def let_go(orders: Orders, grace_days: int) -> None:
 async def sweep(orders: Orders, shard: Shard, grace: timedelta) -> bool:
     """Mark what nothing needs, remove what is due; False when another process is at it. Raises StorageAway, and the
     database's own error when a shard is away: what its orders need is not known then."""
-    async with shard.pool.acquire() as held:
-        if not await models_store.begin_sweeping(held):
+    async with shard.pool.acquire() as held, session_lock(held, models_store.SWEEPING_LOCK) as mine:
+        if not mine:
             return False
-        try:
-            for sha256 in await models_store.removing(held, _BATCH):
-                await _remove_file(orders, shard, sha256)
-            for sha256 in await models_store.due(held, orders.now(), _BATCH):
-                await _remove(orders, shard, sha256)
-            after = ""
-            while digests := await models_store.models_from(held, after, _BATCH):
-                after = digests[-1]
-                candidates = await models_store.unneeded(held, digests, orders.now())
-                if candidates:
-                    await _mark(orders, shard, candidates, grace)
-        finally:
-            await models_store.end_sweeping(held)
+        for sha256 in await models_store.removing(held, _BATCH):
+            await _remove_file(orders, shard, sha256)
+        for sha256 in await models_store.due(held, orders.now(), _BATCH):
+            await _remove(orders, shard, sha256)
+        after = ""
+        while digests := await models_store.models_from(held, after, _BATCH):
+            after = digests[-1]
+            candidates = await models_store.unneeded(held, digests, orders.now())
+            if candidates:
+                await _mark(orders, shard, candidates, grace)
     return True
 
 

@@ -9,7 +9,7 @@ import msgspec
 from lostwax.contracts.orders import PriceFailure
 from lostwax.kit.postgres import Connection
 
-_SWEEPING_LOCK = 7_302
+SWEEPING_LOCK = 7_302
 _encode = msgspec.json.Encoder().encode
 _failure = msgspec.json.Decoder(PriceFailure)
 
@@ -196,7 +196,7 @@ async def unneeded(connection: Connection, digests: Sequence[str], now: datetime
     rows = await connection.fetch(
         """
         SELECT m.sha256 FROM models m
-        WHERE m.sha256 = ANY($1) AND m.remove_after IS NULL AND m.stored_at < $2 - interval '1 hour'
+        WHERE m.sha256 = ANY($1) AND m.remove_after IS NULL AND m.stored_at < $2::timestamptz - interval '1 hour'
           AND NOT EXISTS (SELECT FROM model_references r
                           WHERE r.sha256 = m.sha256 AND (r.until IS NULL OR r.until > $2))
           AND NOT EXISTS (SELECT FROM model_waiters w WHERE w.sha256 = m.sha256)
@@ -272,15 +272,6 @@ async def removing(connection: Connection, most: int) -> list[str]:
 
 async def end_removal(connection: Connection, sha256: str) -> None:
     await connection.execute("UPDATE model_removals SET removing = false WHERE sha256 = $1", sha256)
-
-
-async def begin_sweeping(connection: Connection) -> bool:
-    """Whether this connection is now the only one that removes models here; ends with `end_sweeping`."""
-    return bool(await connection.fetchval("SELECT pg_try_advisory_lock($1)", _SWEEPING_LOCK))
-
-
-async def end_sweeping(connection: Connection) -> None:
-    await connection.execute("SELECT pg_advisory_unlock($1)", _SWEEPING_LOCK)
 
 
 async def lock_model(connection: Connection, sha256: str) -> None:

@@ -8,7 +8,7 @@ import msgspec
 
 from lostwax.kit.postgres import Connection
 
-_JANITOR_LOCK = 7_310
+JANITOR_LOCK = 7_310
 
 
 class ModelRow(msgspec.Struct, frozen=True):
@@ -214,12 +214,3 @@ async def expire_uploads(connection: Connection, before: datetime, why: str, mos
         most,
     )
     return [(UUID(int=r["client_id"].int), ModelRow(**{k: v for k, v in r.items() if k != "client_id"})) for r in rows]
-
-
-async def begin_clearing(connection: Connection) -> bool:
-    """Whether this connection is now the only one that clears staging; ends with `end_clearing`."""
-    return bool(await connection.fetchval("SELECT pg_try_advisory_lock($1)", _JANITOR_LOCK))
-
-
-async def end_clearing(connection: Connection) -> None:
-    await connection.execute("SELECT pg_advisory_unlock($1)", _JANITOR_LOCK)

@@ -5,7 +5,7 @@ import logging
 from datetime import timedelta
 
 from lostwax.kit.objects import StorageAway
-from lostwax.kit.postgres import UNREACHABLE
+from lostwax.kit.postgres import UNREACHABLE, session_lock
 from lostwax.partner_api import models_store
 from lostwax.partner_api.models import Models, staging_key
 from lostwax.partner_api.models_store import Leftover
@@ -49,21 +49,18 @@ class Janitor:
 
     async def clear(self, models: Models) -> bool:
         """Do all that is to be done now; False when another process is at it. Raises StorageAway."""
-        async with models.pool.acquire() as connection:
-            if not await models_store.begin_clearing(connection):
+        async with models.pool.acquire() as connection, session_lock(connection, models_store.JANITOR_LOCK) as mine:
+            if not mine:
                 return False
-            try:
-                while await self._expire(models):
-                    pass
-                while found := await models_store.leftovers(connection, _BATCH):
-                    for leftover in found:
-                        if leftover.multipart_id:
-                            await models.staging.abort_multipart(leftover.key, leftover.multipart_id)
-                        await models.staging.delete(leftover.key)
-                    # After the storage has done so: whoever dies in between does it again.
-                    await models_store.forget_leftovers(connection, found)
-            finally:
-                await models_store.end_clearing(connection)
+            while await self._expire(models):
+                pass
+            while found := await models_store.leftovers(connection, _BATCH):
+                for leftover in found:
+                    if leftover.multipart_id:
+                        await models.staging.abort_multipart(leftover.key, leftover.multipart_id)
+                    await models.staging.delete(leftover.key)
+                # After the storage has done so: whoever dies in between does it again.
+                await models_store.forget_leftovers(connection, found)
         return True
 
     async def _expire(self, models: Models) -> int:
