@@ -174,6 +174,7 @@ def built() -> Iterator[msgspec.Struct]:
     yield orders.ModelReady(new_id(), a_digest(), NOT_CLOSED)
     yield models.ModelUploaded(a_digest(), 84, ACCOUNT, "staging-partner-api", "a/b")
     yield models.ModelNeeded(a_digest(), new_id(), ACCOUNT)
+    yield models.ModelNeeded(a_digest(), new_id(), ACCOUNT, 1, NOON)
     yield models.ModelStored(a_digest(), ACCOUNT, 84, NOT_CLOSED)
     yield models.ModelReferenced(a_digest(), ACCOUNT, "order")
     yield models.ModelReferenced(a_digest(), ACCOUNT, "quote", NOON)

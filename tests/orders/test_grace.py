@@ -1,20 +1,22 @@
 """Models that nothing needs: marked, kept through their grace, removed; who needs one again in time keeps it."""
 
+import asyncio
 import hashlib
 from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 from pathlib import Path
+from uuid import UUID
 
 import httpx
 import pytest
-from tests.builders import ACCOUNT, NOON, a_model_file, a_request, a_specification, service_token
+from tests.builders import ACCOUNT, NOON, a_model_file, a_request, a_specification, service_token, wait_for
 from tests.conftest import NewDatabase
 
 import lostwax.orders
 from lostwax.contracts import catalogue
-from lostwax.contracts.ids import bucket_of_digest, new_id
-from lostwax.contracts.models import MODEL_REMOVED, ModelNeeded, ModelReferenced, ModelStored
-from lostwax.contracts.orders import ModelRef
+from lostwax.contracts.ids import bucket_of, bucket_of_digest, new_id
+from lostwax.contracts.models import MODEL_REMOVED, ModelNeeded, ModelReferenced, ModelStored, ModelUploaded
+from lostwax.contracts.orders import ModelReady, ModelRef
 from lostwax.kit.objects import Bucket, S3Settings, StorageAway
 from lostwax.kit.postgres import open_pool, session_lock
 from lostwax.kit.shards import Shard, ShardMap, assign_first_buckets
@@ -197,6 +199,65 @@ async def test_a_crash_between_index_and_file_is_made_good(
     assert await is_there(orders, digest) == (False, False)
     assert await model_handlers.put_model(orders, home(orders, digest), digest, 84, tmp_path / digest)
     assert await is_there(orders, digest) == (True, True)
+
+
+async def test_a_model_that_is_removed_while_it_is_stored_again_is_stored_whole(orders: Orders, tmp_path: Path) -> None:
+    digest = await a_stored_model(orders, tmp_path)
+    shard, size = home(orders, digest), (tmp_path / digest).stat().st_size
+    await sweep_at(orders, NOON)
+    async with shard.pool.acquire() as removing:
+        transaction = removing.transaction()
+        await transaction.start()
+        await models_store.lock_model(removing, digest)
+        storing = asyncio.create_task(model_handlers.put_model(orders, shard, digest, size, tmp_path / digest))
+        waits = "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted)"
+        await wait_for(lambda: shard.pool.fetchval(waits))
+        # It has seen the model stored, and so has copied nothing; now the model goes, file and all.
+        gone = await models_store.begin_removal(removing, digest, grace.REMOVED, NOON + 2 * GRACE)
+        assert gone == [(ACCOUNT, 1, size)]
+        await orders.models.delete(digest)
+        await models_store.end_removal(removing, digest)
+        await transaction.commit()
+    assert await storing
+    assert await is_there(orders, digest) == (True, True)
+
+
+async def test_orders_of_a_removed_model_are_told_so_and_those_of_a_later_upload_wait(
+    orders: Orders, tmp_path: Path
+) -> None:
+    digest = await a_stored_model(orders, tmp_path)
+    shard = home(orders, digest)
+    await sweep_at(orders, NOON)
+    await sweep_at(orders, NOON + 2 * GRACE)
+    earlier, later = new_id(), new_id()
+    await model_handlers.answer_need(orders, shard, ModelNeeded(digest, later, ACCOUNT, 2))
+    await model_handlers.answer_need(orders, shard, ModelNeeded(digest, earlier, ACCOUNT, 1))
+    (ready,) = await answers_to(shard, earlier)
+    assert ready.failure is not None
+    assert (ready.failure.code, ready.upload) == (MODEL_REMOVED, 1)
+    refused = ModelUploaded(digest, 84, ACCOUNT, "staging-partner-api", "not/there", 1)
+    await model_handlers.transfer_model(orders, shard, refused)
+    assert await answers_to(shard, later) == []
+    assert await model_handlers.put_model(orders, shard, digest, 84, tmp_path / digest)
+    assert await answers_to(shard, later) == [ModelReady(later, digest)]
+
+
+async def answers_to(shard: Shard, order_id: UUID) -> list[ModelReady]:
+    rows = await shard.pool.fetch("SELECT type, payload FROM outbox WHERE key = $1 ORDER BY id", str(order_id))
+    return [catalogue.decode(r["type"], r["payload"]) for r in rows]
+
+
+async def test_orders_of_one_model_refer_to_it_by_one_message(orders: Orders, tmp_path: Path) -> None:
+    digest = await a_stored_model(orders, tmp_path)
+    specification = a_specification(model=ModelRef(sha256=digest, size_bytes=84, name="ring.stl"))
+    for _ in range(4):
+        request = a_request(specification=specification)
+        await handlers.create_orders(orders, orders.shards.of(bucket_of(request.order_id)), [request])
+    counts = [
+        await s.pool.fetchval("SELECT count(*) FROM outbox WHERE topic = 'models.transfers' AND key = $1", digest)
+        for s in orders.shards.shards
+    ]
+    assert sum(counts) == 1
 
 
 async def test_one_process_sweeps_at_a_time(orders: Orders) -> None:

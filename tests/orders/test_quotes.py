@@ -254,7 +254,9 @@ async def test_a_quote_waits_for_its_model(orders: Orders, failure: Any) -> None
     await quote_handlers.create_quotes(orders, shard, [request])
     assert await jobs_of(orders, request.quote_id) == []
     payload = await shard.pool.fetchval("SELECT payload FROM outbox WHERE key = $1", sha256)
-    assert catalogue.decode("models.model_needed.v1", payload) == ModelNeeded(sha256, request.quote_id, ACCOUNT)
+    needed = catalogue.decode("models.model_needed.v1", payload)
+    assert needed == ModelNeeded(sha256, request.quote_id, ACCOUNT, until=needed.until)
+    assert needed.until > NOON + timedelta(days=orders.tariff.held_for_days)
     ready = ModelReady(request.quote_id, sha256, failure)
     await handlers.take_models(orders, shard, [ModelReady(request.quote_id, a_digest()), ready, ready])
     await handlers.take_models(orders, shard, [ready])

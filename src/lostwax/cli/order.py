@@ -154,7 +154,6 @@ def _upload_parts(
 
     columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as progress, httpx.Client(timeout=300) as storage:
-        missing = size
         bar = progress.add_task("uploading", total=size)
 
         def send(link: dict[str, Any]) -> None:
@@ -170,9 +169,7 @@ def _upload_parts(
         try:
             while going["links"]:
                 before = len(going["present"])
-                done = before * going["part_size_bytes"]
-                missing = max(0, size - done)
-                progress.update(bar, completed=size - missing)
+                progress.update(bar, completed=min(size, before * going["part_size_bytes"]))
                 sending = [pool.submit(send, link) for link in going["links"]]
                 broken = [error for one in sending if (error := one.exception()) is not None]
                 going = told(client.get(path), console, 200)

@@ -28,13 +28,15 @@ class ModelNeeded(msgspec.Struct, frozen=True):
     """An order waits for a model. Answered by one ModelReady, at once or when the model has been stored.
 
     `account` is the order's: a transfer that failed for one account says nothing of another's upload. `upload` is the
-    account's last one when the order was made: the refusal of an earlier one says nothing of it either.
+    account's last one when the order was made: the refusal of an earlier one says nothing of it either. `until` is set
+    for a quote, which needs the model so long; an order needs it for ever.
     """
 
     sha256: Sha256
     order_id: UUID
     account: UUID
     upload: Annotated[int, Meta(ge=0)] = 0
+    until: datetime | None = None
 
 
 class ModelStored(msgspec.Struct, frozen=True):

@@ -52,8 +52,8 @@ async def create_orders(orders: Orders, shard: Shard, requests: Sequence[OrderRe
                 changes.ask_for_model(entry.order)
         needs = {
             (e.order.specification.model.sha256, e.order.account)
-            for e in changes.entries.values()
-            if e.price_job_id or e.order.order_id in accepted
+            for i, e in entries.items()
+            if i in new_ids and (e.price_job_id is not None or i in accepted)
         }
         told = {need: message for need in needs if (message := orders.reference(*need, "order"))}
         changes.messages += [told[need] for need in sorted(told)]
@@ -62,9 +62,9 @@ async def create_orders(orders: Orders, shard: Shard, requests: Sequence[OrderRe
         ready = await _park_later(connection, early, dead.values())
         await store.insert_outcomes(connection, changes.obey(ready, now))
         await changes.write(connection)
-    await orders.show(changes.entries)
     for sha256, account in told:
         orders.told(sha256, account, "order")
+    await orders.show(changes.entries)
 
 
 async def obey_commands(

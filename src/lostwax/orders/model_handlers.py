@@ -25,7 +25,8 @@ async def answer_need(orders: Orders, shard: Shard, need: ModelNeeded) -> None:
     async with shard.pool.acquire() as connection, connection.transaction():
         await check_owned(connection, [bucket_of_digest(need.sha256)])
         await models_store.lock_model(connection, need.sha256)
-        await models_store.add_reference(connection, need.sha256, need.account, "order", None)
+        kind = "order" if need.until is None else "quote"
+        await models_store.add_reference(connection, need.sha256, need.account, kind, need.until)
         await models_store.keep_model(connection, need.sha256)
         if await models_store.stored_models(connection, [need.sha256]):
             await outbox.add(connection, [_ready(need.order_id, need.sha256, None, need.upload)])

@@ -23,10 +23,14 @@ from lostwax.orders.quotes_store import QuoteEntry
 
 log = logging.getLogger(__name__)
 
+_PRICED_WITHIN = timedelta(days=2)
+"""A quote holds from when it is priced: the model is kept this much longer than it holds."""
+
 
 async def create_quotes(orders: Orders, shard: Shard, requests: Sequence[QuoteRequested]) -> None:
     """Take each requested quote up once; ask for its prices, or for its model."""
     now = orders.now()
+    until = now + timedelta(days=orders.tariff.held_for_days) + _PRICED_WITHIN
     stored = await stored_models(orders, {r.options[0].model.sha256 for r in requests})
     entries = {
         r.quote_id: QuoteEntry(quote_domain.begin(r, now), r.options[0].model.sha256 not in stored) for r in requests
@@ -36,13 +40,15 @@ async def create_quotes(orders: Orders, shard: Shard, requests: Sequence[QuoteRe
         new = [entries[i] for i in sorted(await quotes_store.insert(connection, list(entries.values())))]
         messages = [_changed(e.quote) for e in new]
         for quote in (e.quote for e in new if e.needs_model):
-            model = quote.options[0].specification.model
+            sha256 = quote.options[0].specification.model.sha256
             needed = ModelNeeded(
-                sha256=model.sha256, order_id=quote.quote_id, account=quote.account, upload=model.upload
+                sha256=sha256,
+                order_id=quote.quote_id,
+                account=quote.account,
+                upload=quote.options[0].specification.model.upload,
+                until=until,
             )
-            messages.append(outbox.message(topics.MODEL_TRANSFERS, model.sha256, needed))
-        # An order at the quoted price may still come on its last day.
-        until = now + timedelta(days=orders.tariff.held_for_days + 1)
+            messages.append(outbox.message(topics.MODEL_TRANSFERS, sha256, needed))
         needs = {(e.quote.options[0].specification.model.sha256, e.quote.account) for e in new if not e.needs_model}
         told = {need: message for need in needs if (message := orders.reference(*need, "quote", until))}
         messages += [told[need] for need in sorted(told)]
@@ -64,8 +70,7 @@ async def take_models(orders: Orders, connection: Connection, ready: Sequence[Mo
         if entry is None or not entry.needs_model:
             continue
         model = entry.quote.options[0].specification.model
-        of_another_upload = message.failure is not None and message.upload < model.upload
-        if model.sha256 != message.sha256 or of_another_upload:
+        if model.sha256 != message.sha256 or (message.failure is not None and message.upload < model.upload):
             continue
         entry.needs_model = False
         changed[message.order_id] = entry

@@ -23,7 +23,6 @@ from lostwax.partner_api.clients import OrderViews
 from lostwax.partner_api.hooks_delivery import Deliverer
 from lostwax.partner_api.hooks_sender import Sender
 from lostwax.partner_api.models import Models
-from lostwax.partner_api.models_clients import ModelStore
 from lostwax.partner_api.orders_client import OrdersClient
 from lostwax.partner_api.settings import Settings
 from lostwax.partner_api.staging import Janitor
@@ -59,8 +58,6 @@ async def serve_partner_api(settings: Settings) -> None:
         signer = ServiceSigner("partner_api", settings.service_key)
         orders = OrdersClient(settings.orders_url, signer)
         resources.push_async_callback(orders.close)
-        store = ModelStore(settings.orders_url, signer)
-        resources.push_async_callback(store.close)
         announcer = Announcer(
             pool,
             settings.database_url,
@@ -87,7 +84,7 @@ async def serve_partner_api(settings: Settings) -> None:
                 *callers.guarded(
                     [
                         *api.operations(door),
-                        *models_api.operations(models, store),
+                        *models_api.operations(models, orders),
                         *quotes_api.operations(door),
                         *price_jobs_api.operations(door, orders),
                         *hooks_api.operations(pool, sender),

@@ -12,14 +12,14 @@ from starlette.responses import Response
 from lostwax.contracts.orders import Sha256
 from lostwax.kit.http import Operation, Parameter, answer, query
 from lostwax.kit.objects import PresignedUpload
-from lostwax.kit.problems import Problem, not_found, try_later
+from lostwax.kit.problems import Problem, not_found
 from lostwax.partner_api import models, models_store
 from lostwax.partner_api.api import storage_known_to_be_away
 from lostwax.partner_api.callers import AUTH, calling_client
 from lostwax.partner_api.domain import Scope
 from lostwax.partner_api.models import LINKS_AT_ONCE, Models, PartLink, PartsUpload
-from lostwax.partner_api.models_clients import ModelStore, NotInStore, OrdersAway
 from lostwax.partner_api.models_store import ModelRow
+from lostwax.partner_api.orders_client import OrdersClient
 
 STATES = ("registered", "uploaded", "stored", "refused", "expired")
 
@@ -73,7 +73,7 @@ class PartLinks(msgspec.Struct, frozen=True):
     links: list[PartLink]
 
 
-def operations(own: Models, store: ModelStore) -> list[Operation]:
+def operations(own: Models, orders: OrdersClient) -> list[Operation]:
     def digest_of(request: Request) -> str:
         sha256 = str(request.path_params["sha256"])
         if not re.fullmatch("[0-9a-f]{64}", sha256):
@@ -134,14 +134,7 @@ def operations(own: Models, store: ModelStore) -> list[Operation]:
             raise not_found("model")
         if row.state != "stored":
             raise Problem(409, "model-not-stored", "This model is not in the model store", f"It is {row.state}.")
-        try:
-            url = await store.link(row.sha256, row.name)
-        except NotInStore:
-            raise Problem(
-                409, "model-not-stored", "This model is not in the model store any more", "Register it again."
-            ) from None
-        except OrdersAway:
-            raise try_later("The model store does not answer; ask again.", after_s=2, code="unavailable") from None
+        url = await orders.model_link(row.sha256, row.name)
         return Response(status_code=302, headers={"Location": url, "Cache-Control": "no-store"})
 
     page = (

@@ -29,6 +29,11 @@ class PriceJob(msgspec.Struct, frozen=True):
     expected_at: datetime | None = None
 
 
+class _Link(msgspec.Struct, frozen=True):
+    url: str
+
+
+_link = msgspec.json.Decoder(_Link)
 _price_job = msgspec.json.Decoder(PriceJob)
 
 
@@ -41,6 +46,25 @@ class OrdersClient:
 
     async def close(self) -> None:
         await self._http.aclose()
+
+    async def model_link(self, sha256: str, name: str) -> str:
+        """A link to a stored model for fifteen minutes, saved under `name`. Raises Problem: 409 when Orders has no such
+        model, 503 when it does not answer."""
+        try:
+            response = await self._http.get(
+                f"/v1/models/{sha256}/link",
+                params={"name": name},
+                headers={"Authorization": f"Bearer {self._signer.token('orders')}"},
+            )
+            if response.status_code == 404:
+                raise Problem(
+                    409, "model-not-stored", "This model is not in the model store any more", "Register it again."
+                )
+            response.raise_for_status()
+            return _link.decode(response.content).url
+        except (httpx.HTTPError, msgspec.MsgspecError) as error:
+            log.warning("orders away", extra={"error": repr(error)})
+            raise try_later("The model store does not answer just now; ask again.", code="orders-away") from None
 
     async def price_job(self, order_id: UUID) -> PriceJob:
         """Where an order's price stands. Raises Problem: 404 when none is due, 503 when Orders does not answer."""
