@@ -198,10 +198,11 @@ async def a_bug_about(stack: Stack, order_id: str, what: str) -> AsyncIterator[N
 async def decisions(stack: Stack, order_id: str) -> dict[str, str | None]:
     """Of a seller's two commands, by what they wish: the code of each one's refusal, None for accepted."""
     told = [
-        catalogue.decode(headers_of(m)["ce_type"], m.value() or b"")
+        catalogue.decode("orders.outcome.v1", m.value() or b"")
         for m in records_of(stack.env("orders")["LOSTWAX_KAFKA_BOOTSTRAP"], [topics.ORDER_OUTCOMES.name])
+        if m.key() == order_id.encode() and headers_of(m).get("ce_source") == "orders"
     ]
-    codes = [o.code for o in told if str(o.order_id) == order_id]
+    codes = [o.code for o in told]
     return dict(zip(("hold", "resume"), codes, strict=True))
 
 
