@@ -16,7 +16,6 @@ from tests.builders import (
     an_operator,
     an_uploaded_model,
     order_at,
-    service_token,
     submit,
     wait_for,
 )
@@ -72,7 +71,7 @@ async def decided(member: Member, answer: httpx.Response) -> dict[str, Any]:
 @asynccontextmanager
 async def prices_held_back(stack: Stack) -> AsyncIterator[None]:
     """Meanwhile Orders sends no price job."""
-    headers = {"Authorization": f"Bearer {service_token(stack, 'mes', 'orders')}"}
+    headers = {"Authorization": f"Bearer {stack.console_token('orders')}"}
     async with httpx.AsyncClient(base_url=stack.url("orders"), timeout=20, headers=headers) as http:
         (await http.put("/v1/publishing/pricing.requests.quick", json={"paused": True})).raise_for_status()
         try:

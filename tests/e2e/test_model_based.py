@@ -29,7 +29,6 @@ from tests.builders import (
     a_partner,
     an_operator,
     an_uploaded_model,
-    service_token,
     submit,
     wait_for,
 )
@@ -233,7 +232,7 @@ class World:
     # -- beginning ------------------------------------------------------------------------------------------------
 
     async def pause_requests(self, paused: bool) -> None:
-        headers = {"Authorization": f"Bearer {service_token(self.stack, 'orders', 'partner_api')}"}
+        headers = {"Authorization": f"Bearer {self.stack.console_token('partner_api')}"}
         async with httpx.AsyncClient(base_url=self.stack.url("partner_api"), timeout=20) as http:
             answer = await http.put("/v1/publishing/orders.requests", json={"paused": paused}, headers=headers)
             assert answer.status_code == 200, answer.text

@@ -27,7 +27,6 @@ from tests.builders import (
     as_record,
     order_at,
     records_of,
-    service_token,
     ship_by_api,
     submit,
     wait_for,
@@ -82,7 +81,7 @@ async def requests_held_back(stack: Stack) -> AsyncIterator[None]:
     anything of it has been sent."""
     url, headers = (
         stack.url("partner_api"),
-        {"Authorization": f"Bearer {service_token(stack, 'orders', 'partner_api')}"},
+        {"Authorization": f"Bearer {stack.console_token('partner_api')}"},
     )
     async with httpx.AsyncClient(base_url=url, timeout=20, headers=headers) as http:
         for paused in (True, False):

@@ -20,6 +20,7 @@ from lostwax.kit.coalescer import Coalescer, Overloaded
 from lostwax.kit.http import BODY_LIMIT, Operation, answer, build_app
 from lostwax.kit.postgres import UNREACHABLE
 from lostwax.kit.publishing import Publishing, TokenBucket
+from lostwax.kit.service_calls import SERVICE_AUTH, for_services
 from lostwax.kit.settings import SettingsError, read_settings
 
 # -- token bucket -----------------------------------------------------------------------------------------------------
@@ -348,6 +349,21 @@ STRANGER, _ = a_service_key("mes")
 def test_any_other_token_is_refused(token: str) -> None:
     with pytest.raises(BadCredentials):
         VERIFIER.caller(token)
+
+
+def test_what_services_call_names_who_may_and_is_guarded() -> None:
+    async def nothing(_: Any) -> Any: ...
+
+    def operation(**changes: Any) -> Operation:
+        return Operation("GET", "/v1/secrets", nothing, "", {}, **changes)
+
+    for careless in (operation(auth=SERVICE_AUTH), operation(callers=("mes",))):
+        with pytest.raises(ValueError, match="GET /v1/secrets names no service"):
+            for_services([careless], VERIFIER)
+    named = operation(auth=SERVICE_AUTH, callers=("mes",))
+    with pytest.raises(ValueError, match="GET /v1/secrets is guarded by nobody"):
+        build_app("test", [named], checks={})
+    build_app("test", for_services([named], VERIFIER), checks={})
 
 
 # -- HTTP -------------------------------------------------------------------------------------------------------------

@@ -278,14 +278,15 @@ async def test_services_read_and_write_models_as_they_are_entitled(stack: Stack)
     path = f"/v1/models/{digest}"
     async with httpx.AsyncClient(base_url=stack.url("orders"), timeout=20) as http:
         assert (await http.put(path, content=content, headers=of("mes"))).status_code == 403
-        other = await http.put(path, content=content + b" ", headers=of("crm"))
+        assert (await http.put(path, content=content, headers=of("crm"))).status_code == 403
+        other = await http.put(path, content=content + b" ", headers=of("partner_api"))
         assert (other.status_code, other.json()["type"]) == (422, "/problems/digest-differs")
         assert (await http.get(path, headers=of("mes"))).status_code == 404
-        assert (await http.put(path, content=content, headers=of("crm"))).status_code == 201
-        assert (await http.put(path, content=content, headers=of("crm"))).status_code == 200
+        assert (await http.put(path, content=content, headers=of("partner_api"))).status_code == 201
+        assert (await http.put(path, content=content, headers=of("partner_api"))).status_code == 200
         seen = (await http.get(path, headers=of("mes"))).json()
         assert (seen["size_bytes"], seen["references"], seen["remove_after"]) == (len(content), [], None)
         link = (await http.get(f"{path}/link", headers=of("mes"))).json()["url"]
         assert (await http.get(link)).content == content
-        too_large = await http.put(path, content=iter_of_megabytes(65), headers=of("crm"))
+        too_large = await http.put(path, content=iter_of_megabytes(65), headers=of("partner_api"))
         assert too_large.status_code == 413

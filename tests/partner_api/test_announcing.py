@@ -44,7 +44,7 @@ async def expected(stack: Stack) -> int:
 
 async def pause(stack: Stack, paused: bool) -> None:
     async with httpx.AsyncClient(base_url=stack.url("partner_api")) as http:
-        headers = {"Authorization": f"Bearer {service_token(stack, 'orders', 'partner_api')}"}
+        headers = {"Authorization": f"Bearer {stack.console_token('partner_api')}"}
         response = await http.put("/v1/publishing/orders.requests", json={"paused": paused}, headers=headers)
         assert response.status_code == 200, response.text
 

@@ -667,7 +667,7 @@ async def test_paging_goes_newest_first_without_gaps_or_repeats(stack: Stack) ->
 
 async def test_a_paused_topic_keeps_orders_until_it_goes_on(partner: Partner, model: str, stack: Stack) -> None:
     async with httpx.AsyncClient(base_url=stack.url("partner_api")) as http:
-        http.headers["Authorization"] = f"Bearer {service_token(stack, 'orders', 'partner_api')}"
+        http.headers["Authorization"] = f"Bearer {stack.console_token('partner_api')}"
         path = "/v1/publishing/orders.requests"
         problem(await http.get("/v1/publishing/orders.changes"), 404, "not-found")
         problem(await http.put(path, json={"rate_per_s": 0}), 422, "out-of-range")

@@ -57,7 +57,8 @@ class Operation(msgspec.Struct, frozen=True):
     """One route. `body` is decoded strictly before `endpoint(request, body)`; without it `endpoint(request)`.
 
     `answers` maps status to the answer's struct (None: no JSON body); `problems` maps status to when it comes.
-    `scope` is what the credential must permit; whoever asks for `auth` with scopes sets `admit` to hold it.
+    `scope` is what the credential must permit, `callers` who of the services may call; whoever asks for `auth` with
+    either sets `admit` to hold it.
     """
 
     method: str
@@ -70,6 +71,7 @@ class Operation(msgspec.Struct, frozen=True):
     parameters: tuple[Parameter, ...] = ()
     auth: str | None = None
     scope: str | None = None
+    callers: tuple[str, ...] = ()
     admit: Admit | None = None
 
 
@@ -123,9 +125,12 @@ def build_app(
     checks: Mapping[str, Check],
     extra_routes: Sequence[BaseRoute] = (),
     description: str = "",
-) -> ASGIApp:
+) -> "Outermost":
     """The service's ASGI application: its operations, health, OpenAPI at /openapi.json, Prometheus text at /metrics,
-    problems for every error."""
+    problems for every error. Raises ValueError for an operation that says who may call it and lets anybody in."""
+    for operation in operations:
+        if (operation.scope or operation.callers) and operation.admit is None:
+            raise ValueError(f"{operation.method} {operation.path} is guarded by nobody")
 
     async def live(_: Request) -> Response:
         return answer({"service": name, "live": True})
@@ -234,11 +239,11 @@ class Outermost:
     logged."""
 
     def __init__(self, app: ASGIApp, service: str) -> None:
-        self._app, self._service = app, service
+        self.app, self._service = app, service
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
+            await self.app(scope, receive, send)
             return
         # With it the router raises for an unknown path or method, where it would answer in plain text.
         scope["app"] = self
@@ -263,7 +268,7 @@ class Outermost:
             await send(message)
 
         try:
-            await self._app(scope, receive, send_traced)
+            await self.app(scope, receive, send_traced)
         except Exception as error:
             if status:
                 raise
@@ -387,6 +392,8 @@ def _responses(operation: Operation, schema_of: Mapping[Any, Any]) -> dict[str, 
             403: problems.get(403, f"the credentials are not for this: {operation.scope}"),
             429: "too many requests; see Retry-After and RateLimit",
         }
+    if operation.callers:
+        problems |= {403: problems.get(403, f"for other services: {', '.join(operation.callers)}")}
     problems |= {503: problems.get(503, "something needed is away; see Retry-After")}
     for status, when in problems.items():
         responses[str(status)] = {

@@ -9,7 +9,7 @@ from starlette.responses import Response
 from lostwax.kit.auth import ServiceVerifier
 from lostwax.kit.generations import Generations
 from lostwax.kit.http import Operation, answer
-from lostwax.kit.service_calls import SERVICE_AUTH, calling_service
+from lostwax.kit.service_calls import CONSOLE, SERVICE_AUTH, for_services
 
 
 class RebuildAsked(msgspec.Struct, frozen=True):
@@ -32,12 +32,10 @@ class RebuildView(msgspec.Struct, frozen=True):
 
 
 def rebuild_operations(generations: Generations, verifier: ServiceVerifier) -> list[Operation]:
-    async def post_rebuild(request: Request) -> Response:
-        calling_service(verifier, request)
+    async def post_rebuild(_: Request) -> Response:
         return answer(RebuildAsked(await generations.ask_for_rebuild()), 202)
 
-    async def get_rebuild(request: Request) -> Response:
-        calling_service(verifier, request)
+    async def get_rebuild(_: Request) -> Response:
         standing = await generations.standing()
         if standing.redis is not None:
             return answer(RebuildView("waiting", detail=f"Redis does not answer: {standing.redis}"))
@@ -47,7 +45,7 @@ def rebuild_operations(generations: Generations, verifier: ServiceVerifier) -> l
             return answer(RebuildView("waiting", detail="There are no lists in Redis; they are about to be built."))
         return answer(RebuildView("done", built_at=standing.built_at))
 
-    return [
+    operations = [
         Operation(
             "POST",
             "/v1/rebuild",
@@ -55,6 +53,7 @@ def rebuild_operations(generations: Generations, verifier: ServiceVerifier) -> l
             "Have the lists in Redis built anew from the database",
             {202: RebuildAsked},
             auth=SERVICE_AUTH,
+            callers=(CONSOLE,),
         ),
         Operation(
             "GET",
@@ -63,5 +62,7 @@ def rebuild_operations(generations: Generations, verifier: ServiceVerifier) -> l
             "How far a rebuild is, and of when the lists in Redis are",
             {200: RebuildView},
             auth=SERVICE_AUTH,
+            callers=(CONSOLE,),
         ),
     ]
+    return for_services(operations, verifier)

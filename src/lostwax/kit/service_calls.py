@@ -1,5 +1,9 @@
-"""Calls between services on the receiving side, and the publishing API that every service offers to them."""
+"""Calls between services on the receiving side: who may call what; and the publishing API that every service offers."""
 
+from collections.abc import Sequence
+from functools import partial
+
+import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -11,17 +15,46 @@ from lostwax.kit.problems import Problem, unauthorized
 from lostwax.kit.publishing import Publishing, PublishingLimits, set_limit
 
 SERVICE_AUTH = "service"
+CONSOLE = "console"
+"""The command line: people who run the system call services under this name."""
+
+_CALLER = "lostwax.calling_service"
 
 
-def calling_service(verifier: ServiceVerifier, request: Request) -> str:
-    """Name of the service that signed this request. Raises the 401 Problem."""
+def calling_service(request: Request) -> str:
+    """Name of the service that was let in with this request."""
+    return str(request.scope[_CALLER])
+
+
+def for_services(operations: Sequence[Operation], verifier: ServiceVerifier) -> list[Operation]:
+    """The same operations, let in only who signs the call as one of their `callers`, before a body is read. Raises
+    ValueError for an operation that names none."""
+    guarded = []
+    for operation in operations:
+        if operation.auth != SERVICE_AUTH or not operation.callers:
+            raise ValueError(f"{operation.method} {operation.path} names no service that may call it")
+        guarded.append(msgspec.structs.replace(operation, admit=partial(_admit, verifier, operation.callers)))
+    return guarded
+
+
+async def _admit(verifier: ServiceVerifier, callers: tuple[str, ...], request: Request) -> None:
     token = bearer(request)
     if token is None:
         raise unauthorized("Send a service token: Authorization: Bearer <JWT>.")
     try:
-        return verifier.caller(token)
+        service = verifier.caller(token)
     except BadCredentials as error:
         raise unauthorized(str(error)) from None
+    if service not in callers:
+        raise Problem(
+            403,
+            "service-may-not",
+            "This service may not do this",
+            f"You are {service}; this is for: {', '.join(callers)}.",
+            service=service,
+            services=list(callers),
+        )
+    request.scope[_CALLER] = service
 
 
 def publishing_operations(
@@ -31,7 +64,6 @@ def publishing_operations(
     names = {topic.name for topic in written}
 
     def known_topic(request: Request) -> str:
-        calling_service(verifier, request)
         topic = str(request.path_params["topic"])
         if topic not in names:
             raise Problem(404, "not-found", "No such topic here", f"This service writes {', '.join(sorted(names))}.")
@@ -46,7 +78,7 @@ def publishing_operations(
         return answer(body)
 
     problems = {404: "a topic that this service does not write"}
-    return [
+    operations = [
         Operation(
             "GET",
             "/v1/publishing/{topic}",
@@ -55,6 +87,7 @@ def publishing_operations(
             {200: Publishing},
             problems,
             auth=SERVICE_AUTH,
+            callers=(CONSOLE,),
         ),
         Operation(
             "PUT",
@@ -65,5 +98,7 @@ def publishing_operations(
             problems,
             body=Publishing,
             auth=SERVICE_AUTH,
+            callers=(CONSOLE,),
         ),
     ]
+    return for_services(operations, verifier)

@@ -14,9 +14,10 @@ from lostwax.kit import outbox
 from lostwax.kit.auth import ServiceVerifier
 from lostwax.kit.http import Operation, Parameter, answer, path_uuid, query
 from lostwax.kit.problems import Problem
-from lostwax.kit.service_calls import SERVICE_AUTH, calling_service
+from lostwax.kit.service_calls import CONSOLE, SERVICE_AUTH, calling_service, for_services
 from lostwax.kit.shards import ShardMap
 from lostwax.orders import store
+from lostwax.orders.callers import CHANNELS, READERS
 from lostwax.orders.clients import OrderCache
 from lostwax.orders.expectations import Expectations
 
@@ -31,7 +32,7 @@ def announcement_operation(expectations: Expectations, verifier: ServiceVerifier
     """The small command by which channels announce order requests."""
 
     async def announce_requests(request: Request, body: Announcement) -> Response:
-        channel = calling_service(verifier, request)
+        channel = calling_service(request)
         if body.count != len(body.order_ids) or body.digest != digest_of(body.order_ids):
             raise Problem(
                 422,
@@ -41,7 +42,7 @@ def announcement_operation(expectations: Expectations, verifier: ServiceVerifier
             )
         return answer(Granted(await expectations.announce(channel, body.order_ids)), 202)
 
-    return Operation(
+    operation = Operation(
         "POST",
         "/v1/announcements",
         announce_requests,
@@ -49,12 +50,13 @@ def announcement_operation(expectations: Expectations, verifier: ServiceVerifier
         {202: Granted},
         body=Announcement,
         auth=SERVICE_AUTH,
+        callers=CHANNELS,
     )
+    return for_services([operation], verifier)[0]
 
 
 def operations(shards: ShardMap, cache: OrderCache, verifier: ServiceVerifier) -> list[Operation]:
     def wanted(request: Request) -> UUID:
-        calling_service(verifier, request)
         return path_uuid(request, "order_id", "order")
 
     async def get_order(request: Request) -> Response:
@@ -87,7 +89,7 @@ def operations(shards: ShardMap, cache: OrderCache, verifier: ServiceVerifier) -
             await outbox.add(connection, [outbox.message(topics.ORDER_CHANGES, order_id, OrderChanged(order))])
         return answer(order, 202)
 
-    return [
+    operations = [
         Operation(
             "GET",
             "/v1/orders/{order_id}",
@@ -96,6 +98,7 @@ def operations(shards: ShardMap, cache: OrderCache, verifier: ServiceVerifier) -
             {200: Order},
             {404: "not received"},
             auth=SERVICE_AUTH,
+            callers=READERS,
         ),
         Operation(
             "POST",
@@ -105,6 +108,7 @@ def operations(shards: ShardMap, cache: OrderCache, verifier: ServiceVerifier) -
             {202: Order},
             {404: "not received"},
             auth=SERVICE_AUTH,
+            callers=(CONSOLE,),
         ),
         Operation(
             "GET",
@@ -115,5 +119,7 @@ def operations(shards: ShardMap, cache: OrderCache, verifier: ServiceVerifier) -
             {400: "a parameter is wrong", 404: "not received"},
             parameters=(Parameter("after", "query", {"type": "integer", "default": 0}, "versions above this one"),),
             auth=SERVICE_AUTH,
+            callers=READERS,
         ),
     ]
+    return for_services(operations, verifier)

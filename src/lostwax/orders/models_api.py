@@ -1,11 +1,11 @@
-"""HTTP of the model store, for the services that are entitled to it."""
+"""HTTP of the model store, for other services; pricing reads it by an S3 identity of its own."""
 
 import hashlib
 import re
 from datetime import datetime
 from pathlib import Path
 from tempfile import NamedTemporaryFile
-from typing import Annotated, Literal
+from typing import Annotated
 
 import msgspec
 from starlette.requests import ClientDisconnect, Request
@@ -16,16 +16,11 @@ from lostwax.kit.auth import ServiceVerifier
 from lostwax.kit.http import Operation, Parameter, answer, query
 from lostwax.kit.objects import StorageAway
 from lostwax.kit.problems import Problem, try_later
-from lostwax.kit.service_calls import SERVICE_AUTH, calling_service
+from lostwax.kit.service_calls import SERVICE_AUTH, for_services
 from lostwax.orders import model_handlers, models_store
+from lostwax.orders.callers import KEEPERS, READERS
 from lostwax.orders.changes import Orders
 from lostwax.orders.models_store import Reference
-
-ENTITLED = {
-    "read": frozenset({"partner_api", "crm", "shop", "mes", "orders"}),
-    "write": frozenset({"partner_api", "crm", "shop"}),
-}
-"""Which services may read and which may write the model store; pricing reads it by an S3 identity of its own."""
 
 _REFERENCES_SHOWN = 100
 
@@ -53,19 +48,14 @@ class Kept(msgspec.Struct, frozen=True):
 
 
 def operations(orders: Orders, verifier: ServiceVerifier, *, largest_put_bytes: int) -> list[Operation]:
-    def entitled(request: Request, to: Literal["read", "write"]) -> str:
-        """The digest in the path, for a service that may do so."""
-        service = calling_service(verifier, request)
-        if service not in ENTITLED[to]:
-            may = ", ".join(sorted(ENTITLED[to]))
-            raise Problem(403, "not-entitled", f"You may not {to} models", f"{service} is none of {may}.")
+    def digest_of(request: Request) -> str:
         sha256 = str(request.path_params["sha256"])
         if not re.fullmatch("[0-9a-f]{64}", sha256):
             raise Problem(404, "not-found", "No such model", "A model is named by 64 lower-case hex digits.")
         return sha256
 
     async def get_stored_model(request: Request) -> Response:
-        sha256 = entitled(request, "read")
+        sha256 = digest_of(request)
         async with orders.shards.of(bucket_of_digest(sha256)).pool.acquire() as connection:
             model = await models_store.stored_model(connection, sha256)
             references = await models_store.references(connection, sha256, _REFERENCES_SHOWN)
@@ -74,7 +64,7 @@ def operations(orders: Orders, verifier: ServiceVerifier, *, largest_put_bytes: 
         return answer(StoredModelView(model.sha256, model.size_bytes, model.stored_at, references, model.remove_after))
 
     async def get_model_link(request: Request) -> Response:
-        sha256 = entitled(request, "read")
+        sha256 = digest_of(request)
         async with orders.shards.of(bucket_of_digest(sha256)).pool.acquire() as connection:
             if not await models_store.stored_models(connection, [sha256]):
                 raise Problem(404, "not-found", "No such model", "It is not in the model store (yet).")
@@ -82,7 +72,7 @@ def operations(orders: Orders, verifier: ServiceVerifier, *, largest_put_bytes: 
         return answer(ModelLink(orders.models.presign_get(sha256, file_name=name)))
 
     async def put_model(request: Request) -> Response:
-        sha256 = entitled(request, "write")
+        sha256 = digest_of(request)
         declared = request.headers.get("content-length", "")
         if declared.isdigit() and int(declared) > largest_put_bytes:
             raise _too_large(largest_put_bytes)
@@ -116,15 +106,16 @@ def operations(orders: Orders, verifier: ServiceVerifier, *, largest_put_bytes: 
                 ) from None
         return answer(Kept(sha256, size), 201 if new else 200)
 
-    return [
+    operations = [
         Operation(
             "GET",
             "/v1/models/{sha256}",
             get_stored_model,
             "A stored model, who needs it, and when it goes if nobody does",
             {200: StoredModelView},
-            {403: "not entitled", 404: "not stored"},
+            {404: "not stored"},
             auth=SERVICE_AUTH,
+            callers=READERS,
         ),
         Operation(
             "PUT",
@@ -132,8 +123,9 @@ def operations(orders: Orders, verifier: ServiceVerifier, *, largest_put_bytes: 
             put_model,
             "Store a model: its bytes are the body",
             {200: Kept, 201: Kept},
-            {400: "it ended early", 403: "not entitled", 404: "no digest", 413: "too large", 422: "another file"},
+            {400: "it ended early", 404: "no digest", 413: "too large", 422: "another file"},
             auth=SERVICE_AUTH,
+            callers=KEEPERS,
         ),
         Operation(
             "GET",
@@ -141,11 +133,13 @@ def operations(orders: Orders, verifier: ServiceVerifier, *, largest_put_bytes: 
             get_model_link,
             "A link to a stored model",
             {200: ModelLink},
-            {400: "a parameter is wrong", 403: "not entitled", 404: "not stored"},
+            {400: "a parameter is wrong", 404: "not stored"},
             parameters=(Parameter("name", "query", {"type": "string"}, "file name to save it under"),),
             auth=SERVICE_AUTH,
+            callers=READERS,
         ),
     ]
+    return for_services(operations, verifier)
 
 
 def _too_large(most: int) -> Problem:

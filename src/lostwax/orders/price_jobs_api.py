@@ -12,9 +12,10 @@ from lostwax.contracts.ids import bucket_of
 from lostwax.kit.auth import ServiceVerifier
 from lostwax.kit.http import Operation, answer, path_uuid
 from lostwax.kit.problems import Problem
-from lostwax.kit.service_calls import SERVICE_AUTH, calling_service
+from lostwax.kit.service_calls import SERVICE_AUTH, for_services
 from lostwax.kit.shards import ShardMap
 from lostwax.orders import price_jobs
+from lostwax.orders.callers import READERS
 from lostwax.orders.price_jobs import Lane, SubjectKind, Terms
 
 
@@ -34,7 +35,6 @@ class PriceJobView(msgspec.Struct, frozen=True):
 
 def operations(shards: ShardMap, terms: Mapping[Lane, Terms], verifier: ServiceVerifier) -> list[Operation]:
     async def get_price_job(request: Request) -> Response:
-        calling_service(verifier, request)
         order_id = path_uuid(request, "order_id", "order")
         async with shards.of(bucket_of(order_id)).pool.acquire() as connection:
             found = await price_jobs.place(connection, SubjectKind.ORDER, order_id, terms)
@@ -52,14 +52,14 @@ def operations(shards: ShardMap, terms: Mapping[Lane, Terms], verifier: ServiceV
             )
         )
 
-    return [
-        Operation(
-            "GET",
-            "/v1/orders/{order_id}/price-job",
-            get_price_job,
-            "The place of an order's price in the queue, and when it is expected",
-            {200: PriceJobView},
-            {404: "no price is due"},
-            auth=SERVICE_AUTH,
-        )
-    ]
+    operation = Operation(
+        "GET",
+        "/v1/orders/{order_id}/price-job",
+        get_price_job,
+        "The place of an order's price in the queue, and when it is expected",
+        {200: PriceJobView},
+        {404: "no price is due"},
+        auth=SERVICE_AUTH,
+        callers=READERS,
+    )
+    return for_services([operation], verifier)

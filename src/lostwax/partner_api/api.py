@@ -24,7 +24,7 @@ from lostwax.kit.commands import CommandView
 from lostwax.kit.http import Operation, Parameter, answer, path_uuid, query
 from lostwax.kit.objects import StorageAway
 from lostwax.kit.problems import Problem, not_found, try_later
-from lostwax.kit.service_calls import SERVICE_AUTH, calling_service
+from lostwax.kit.service_calls import CONSOLE, SERVICE_AUTH, for_services
 from lostwax.partner_api import handlers, store
 from lostwax.partner_api.callers import AUTH, calling_client
 from lostwax.partner_api.domain import Scope
@@ -114,11 +114,10 @@ class Resent(msgspec.Struct, frozen=True):
 def resend_operation(door: Door, verifier: ServiceVerifier) -> Operation:
     """For Orders and the audit: send requests that did not arrive once more."""
 
-    async def resend_requests(request: Request, body: Resend) -> Response:
-        calling_service(verifier, request)
+    async def resend_requests(_: Request, body: Resend) -> Response:
         return answer(Resent(await handlers.resend_requests(door, body.order_ids)), 202)
 
-    return Operation(
+    operation = Operation(
         "POST",
         "/v1/requests/resend",
         resend_requests,
@@ -126,7 +125,9 @@ def resend_operation(door: Door, verifier: ServiceVerifier) -> Operation:
         {202: Resent},
         body=Resend,
         auth=SERVICE_AUTH,
+        callers=("orders", CONSOLE),
     )
+    return for_services([operation], verifier)[0]
 
 
 IDEMPOTENCY_KEY = Parameter(
