@@ -137,24 +137,26 @@ async def test_an_order_that_stays_too_long_is_stuck(rough_stack: Stack) -> None
     assert (code, named(report, Kind.STUCK)) == (1, {row["order_id"]})
 
 
-async def test_an_order_that_the_mes_sees_differently_is_named(rough_stack: Stack) -> None:
-    mes = await asyncpg.connect(rough_stack.env("mes")["LOSTWAX_DATABASE_URL"])
+@pytest.mark.parametrize(("reader", "called"), [("mes", "the MES"), ("crm", "the CRM")])
+async def test_an_order_that_a_reader_sees_differently_is_named(rough_stack: Stack, reader: str, called: str) -> None:
+    own = await asyncpg.connect(rough_stack.env(reader)["LOSTWAX_DATABASE_URL"])
     try:
-        row = await mes.fetchrow("SELECT order_id, body FROM orders ORDER BY order_id LIMIT 1")
+        row = await own.fetchrow("SELECT order_id, body FROM orders ORDER BY order_id LIMIT 1")
         assert row is not None
-        await mes.execute(
+        await own.execute(
             "UPDATE orders SET body = jsonb_set(body, '{specification,alloy}', '\"lead\"') WHERE order_id = $1",
             row["order_id"],
         )
         code, report = audited(rough_stack)
         assert (code, named(report, Kind.DIFFERS)) == (1, {row["order_id"]})
+        assert [f.detail.partition(" sees ")[0] for f in report.findings] == [called]
         # The audit's remedy: Orders tells again. The same version changes nothing, so the row must be behind first.
-        await mes.execute("UPDATE orders SET version = 0 WHERE order_id = $1", row["order_id"])
+        await own.execute("UPDATE orders SET version = 0 WHERE order_id = $1", row["order_id"])
         code, report = audited(rough_stack, None, "--redrive")
         assert (code, report.findings) == (0, [])
-        assert await mes.fetchval("SELECT body FROM orders WHERE order_id = $1", row["order_id"]) == row["body"]
+        assert await own.fetchval("SELECT body FROM orders WHERE order_id = $1", row["order_id"]) == row["body"]
     finally:
-        await mes.close()
+        await own.close()
 
 
 async def test_a_request_that_orders_never_got_is_sent_again(rough_stack: Stack) -> None:

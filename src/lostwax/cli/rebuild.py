@@ -64,7 +64,7 @@ class _Caller:
         self._audience = service
         if url is not None:
             if (key := os.environ.get("LOSTWAX_SERVICE_KEY")) is None:
-                _give_up("set LOSTWAX_SERVICE_KEY, a key among the service's LOSTWAX_SERVICE_KEYS", code=2)
+                _give_up("set LOSTWAX_SERVICE_KEY, the console's, with its public half in LOSTWAX_SERVICE_KEYS", code=2)
             import json
 
             self._url, self._token = url, ServiceSigner(json.loads(key)["kid"], key).token
