@@ -9,8 +9,8 @@ from importlib import import_module
 import typer
 
 COMMANDS = (
-    "stack", "accounts", "partners", "demo", "order", "quote", "trace", "top", "audit", "dead", "rebuild", "bench",
-    "topics", "schemas", "run", "checks",
+    "stack", "accounts", "partners", "demo", "chaos", "order", "quote", "trace", "top", "audit", "dead", "rebuild",
+    "bench", "topics", "schemas", "run", "checks",
 )  # fmt: skip
 """Files of this folder, in the order in which --help shows their commands."""
 

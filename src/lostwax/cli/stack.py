@@ -116,7 +116,7 @@ def unsettled(bootstrap: str) -> dict[str, int]:
 def memory_mb(process: "ProcessStatus") -> str:
     """Memory of a process and its children, pages that they share counted once where the system tells; '' when it does
     not run."""
-    import psutil  # type: ignore[import-untyped]
+    import psutil
 
     if process.pid is None:
         return ""

@@ -7,7 +7,9 @@ send the same thing again under the same key.
 import asyncio
 import contextlib
 import random
+import time
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
@@ -20,6 +22,10 @@ from lostwax.samples import Sample
 TRY_AGAIN = frozenset({429, 500, 502, 503, 504})
 ALLOYS = ("sterling-925", "gold-14k", "gold-18k", "platinum-950", "brass")
 FINISHES = ("as-cast", "polished", "satin")
+
+
+Witness = Callable[[str, str, int | None, float], None]
+"""Is told of each request: method, path, the status that was answered (None: no answer came), seconds."""
 
 
 class Events(msgspec.Struct):
@@ -41,7 +47,8 @@ class RobotFailed(Exception):
 class Door:
     """One account's HTTP client: bearer credential (None: not signed in yet), and patience."""
 
-    def __init__(self, url: str, credential: str | None) -> None:
+    def __init__(self, url: str, credential: str | None, witness: Witness | None = None) -> None:
+        self._witness = witness
         self._http = httpx.AsyncClient(
             base_url=url,
             headers={} if credential is None else {"Authorization": f"Bearer {credential}"},
@@ -53,12 +60,18 @@ class Door:
         """Send until there is an answer other than 'not now'."""
         pause = 0.05
         while True:
+            began = time.monotonic()
+            status = None
             try:
                 response = await self._http.request(method, path, **arguments)
-                if response.status_code not in TRY_AGAIN:
+                status = response.status_code
+                if status not in TRY_AGAIN:
                     return response
             except httpx.TransportError:
                 pass  # killed, restarting, or cut: the same again
+            finally:
+                if self._witness is not None:
+                    self._witness(method, path, status, time.monotonic() - began)
             await asyncio.sleep(pause)
             pause = min(pause * 2, 1.0)
 
@@ -88,9 +101,17 @@ class Partner:
     """Uploads models, orders pieces, accepts prices. Every 202 goes into the journal at once."""
 
     def __init__(
-        self, url: str, key: str, account: UUID, journal: Journal, events: Events, *, standing_share: float = 0.2
+        self,
+        url: str,
+        key: str,
+        account: UUID,
+        journal: Journal,
+        events: Events,
+        *,
+        standing_share: float = 0.2,
+        witness: Witness | None = None,
     ) -> None:
-        self._door = Door(url, key)
+        self._door = Door(url, key, witness)
         self._files = httpx.AsyncClient(timeout=60)
         self._account = account
         self._journal = journal
@@ -298,8 +319,8 @@ class Operator:
         self.claims_won = 0
         self.claims_lost = 0
 
-    async def work(self, pause_s: float = 0.1) -> None:
-        """Work until cancelled."""
+    async def work(self, pause_s: float = 0.1, rest_s: float = 0.0) -> None:
+        """Work until cancelled; `pause_s` seconds of waiting when there was nothing to do, `rest_s` when there was."""
         while True:
             busy = (
                 await self._finish_own()
@@ -307,7 +328,7 @@ class Operator:
                 + await self._move("packing")
                 + await self._move("shipping")
             )
-            await asyncio.sleep(0 if busy else pause_s)
+            await asyncio.sleep(rest_s if busy else pause_s)
 
     async def _finish_own(self) -> int:
         work = told(await self._door.call("GET", "/v1/work"), 200)["work"]

@@ -19,7 +19,7 @@ from lostwax.contracts.orders import Status
 from lostwax.contracts.staff import Role
 from lostwax.crm.handlers import add_staff
 from lostwax.demo.hops import Standing, standing
-from lostwax.demo.robots import Events, Operator, Partner, Seller, sign_in
+from lostwax.demo.robots import Events, Operator, Partner, Seller, Witness, sign_in
 from lostwax.kit.clock import utc_now
 from lostwax.local.stack import Stack
 from lostwax.partner_api.keys import add_client
@@ -57,15 +57,26 @@ class Progress(msgspec.Struct, frozen=True):
 
 
 async def admit_cast(
-    stack: Stack, journal: Journal, resources: AsyncExitStack, seed: int, *, rework_share: float
+    stack: Stack,
+    journal: Journal,
+    resources: AsyncExitStack,
+    seed: int,
+    *,
+    rework_share: float,
+    standing_share: float = 0.2,
+    witness: Witness | None = None,
 ) -> Cast:
-    """Make accounts for the robots, and a robot for each."""
+    """Make accounts for the robots, and a robot for each. `standing_share` of the orders need no acceptance of their
+    price; `witness` is told of each request of the partners."""
     partners, operators, key, badge, events = [], [], "", "", Events()
     connection = await asyncpg.connect(stack.env("partner_api")["LOSTWAX_DATABASE_URL"])
     try:
         for name in PARTNERS:
             client, key = await add_client(connection, name, unlimited=True)
-            partners.append(Partner(stack.url("partner_api"), key, client.client_id, journal, events))
+            url = stack.url("partner_api")
+            partners.append(
+                Partner(url, key, client.client_id, journal, events, standing_share=standing_share, witness=witness)
+            )
     finally:
         await connection.close()
     for number, name in enumerate(OPERATORS):

@@ -53,14 +53,16 @@ class Stack:
         services: Sequence[str] | None = None,
         overrides: Mapping[str, str] | None = None,
         preferred_ports: bool = False,
+        proxied: bool = False,
         limit_s: float = START_LIMIT_S,
     ) -> "Stack":
         """Start servers and `services` (all of them by default) and wait until they are ready.
 
         `owned`: it ends with this process, however that ends; otherwise it lives until `down`, and one that runs
         already is attached to, data and ports as they are, and what it lacks of `services` started. `fresh`: forget
-        what was stored. `overrides`: environment of the services, `NAME` for each, `service.NAME` for one. Raises
-        StackFailed, having ended what it started.
+        what was stored. `overrides`: environment of the services, `NAME` for each, `service.NAME` for one. `proxied`:
+        Toxiproxy stands before every server, for whoever wants to disturb connections. Raises StackFailed, having ended
+        what it started.
         """
         stack = cls(folder)
         chosen = SERVICES if services is None else services
@@ -73,6 +75,7 @@ class Stack:
         command += ["--owner-pid", str(os.getpid())] if owned else []
         command += ["--fresh"] if fresh else []
         command += ["--preferred-ports"] if preferred_ports else []
+        command += ["--proxied"] if proxied else []
         command += ["--without", ",".join(name for name in SERVICES if name not in chosen)]
         for name, value in (overrides or {}).items():
             command += ["--set", f"{name}={value}"]

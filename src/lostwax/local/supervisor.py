@@ -1,6 +1,7 @@
 """The one process that starts, watches and ends everything of a local stack.
 
     python -m lostwax.local.supervisor --folder F [--owner-pid P] [--fresh] [--without orders,..] [--set NAME=VALUE]..
+        [--proxied]
 
 It ends everything when it is told to, when it gets SIGINT or SIGTERM, and when its owner dies; when it is killed
 itself, the kernel ends its children. At its start it first ends what a killed predecessor may have left.
@@ -38,7 +39,7 @@ class Supervisor:
     """A stack, from the choice of its ports to its end."""
 
     def __init__(
-        self, folder: Path, *, without: Sequence[str], overrides: dict[str, str], preferred_ports: bool
+        self, folder: Path, *, without: Sequence[str], overrides: dict[str, str], preferred_ports: bool, proxied: bool
     ) -> None:
         """Raises places.Missing when set-up has not been run."""
         self._folder = folder
@@ -51,7 +52,7 @@ class Supervisor:
         self._socket = places.socket_folder(folder) / "control.sock"
         chosen = ports.choose(
             folder,
-            (*services.PREFERRED_PORTS, *servers.PORTS),
+            (*services.PREFERRED_PORTS, *(servers.PORTS_WHEN_PROXIED if proxied else servers.PORTS)),
             services.PREFERRED_PORTS if preferred_ports else {},
         )
         secret = credentials.load(folder)
@@ -61,7 +62,7 @@ class Supervisor:
         def children(programs: Sequence[Program]) -> list[Child]:
             return [Child(program, logs, self._changed) for program in programs]
 
-        self._servers = children(servers.all_servers(folder, chosen, secret))
+        self._servers = children(servers.all_servers(folder, chosen, secret, proxied=proxied))
         self._services = children(services.all_services(chosen, secret, overrides))
         self._by_name = {child.program.name: child for child in (*self._servers, *self._services)}
 
@@ -199,6 +200,7 @@ def main() -> None:
     parser.add_argument("--without", default="", help="services not to start, by comma")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="for the services")
     parser.add_argument("--preferred-ports", action="store_true", help="services on 8101 to 8104 when free")
+    parser.add_argument("--proxied", action="store_true", help="every server behind Toxiproxy")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     folder = arguments.folder.resolve()
@@ -225,6 +227,7 @@ async def _run(folder: Path, arguments: argparse.Namespace) -> None:
         without=[name for name in arguments.without.split(",") if name],
         overrides=dict(pair.split("=", 1) for pair in arguments.set),
         preferred_ports=arguments.preferred_ports,
+        proxied=arguments.proxied,
     )
     await supervisor.run(arguments.owner_pid)
 

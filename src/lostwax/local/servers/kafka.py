@@ -11,8 +11,11 @@ from lostwax.local.processes import Program, copy_tree
 OTHER_PORTS = ("kafka-controller",)
 
 
-def program(folder: Path, ports: Mapping[str, int]) -> Program:
-    """The one broker of a stack. Raises places.Missing when set-up has not been run."""
+def program(folder: Path, ports: Mapping[str, int], *, reached_at: int) -> Program:
+    """The one broker of a stack. Raises places.Missing when set-up has not been run.
+
+    `reached_at`: the port that it tells its clients, which is another than its own when a proxy stands before it.
+    """
     home = folder / "kafka"
     properties = home / "broker.properties"
     bootstrap = f"127.0.0.1:{ports['kafka']}"
@@ -23,20 +26,21 @@ def program(folder: Path, ports: Mapping[str, int]) -> Program:
         port=ports["kafka"],
         url=bootstrap,
         command=[*setup.kafka_command(archive=archive), "kafka.Kafka", str(properties)],
-        prepare=partial(_prepare, home, ports),
+        prepare=partial(_prepare, home, ports, reached_at),
         settle=partial(_settle, bootstrap, ports["kafka"]),
         check=partial(_connect, ports["kafka"]),
     )
 
 
-def _prepare(home: Path, ports: Mapping[str, int]) -> None:
+def _prepare(home: Path, ports: Mapping[str, int], reached_at: int) -> None:
     if not places.KAFKA_FORMATTED.exists():
         raise places.Missing("no formatted Kafka storage: run ./lostwax once")
     home.mkdir(exist_ok=True)
     data = home / "data"
     copy_tree(places.KAFKA_FORMATTED, data)
     text = setup.broker_properties(port=ports["kafka"], controller_port=ports["kafka-controller"], data=data)
-    (home / "broker.properties").write_text(text)
+    own, told = (f"advertised.listeners=PLAINTEXT://127.0.0.1:{port}," for port in (ports["kafka"], reached_at))
+    (home / "broker.properties").write_text(text.replace(own, told))
 
 
 async def _connect(port: int) -> None:

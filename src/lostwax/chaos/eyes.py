@@ -1,0 +1,81 @@
+"""What the databases say while things break: how much is on its way, and whether new orders come through again."""
+
+import asyncio
+from collections.abc import Sequence
+from uuid import UUID
+
+import asyncpg
+import msgspec
+
+from lostwax.audit.sources import Databases
+from lostwax.contracts.orders import Status
+from lostwax.demo.run import FINAL
+
+ANSWER_LIMIT_S = 5.0
+
+_THROUGH = """
+    SELECT order_id, version FROM order_history
+    WHERE order_id >= $1 AND status = 'MANUFACTURING_APPROVED' ORDER BY order_id, version LIMIT 1
+"""
+_READERS = {
+    "partner_api": "SELECT FROM requests WHERE order_id = $1 AND version >= $2",
+    "mes": "SELECT FROM orders WHERE order_id = $1 AND version >= $2",
+    "crm": "SELECT FROM orders WHERE order_id = $1 AND version >= $2",
+}
+
+
+class Counted(msgspec.Struct, frozen=True):
+    """Orders that Orders knows: how many in all, without a price yet, and finished for good."""
+
+    known: int
+    unpriced: int
+    finished: int
+
+
+def first_id_of(at: float) -> UUID:
+    """The lowest id that an order can have which was accepted `at`, in seconds since 1970, or later."""
+    return UUID(int=int(at * 1000) << 80)
+
+
+async def _ask(dsn: str, sql: str, *arguments: object) -> list[asyncpg.Record]:
+    async with asyncio.timeout(ANSWER_LIMIT_S):
+        connection = await asyncpg.connect(dsn, timeout=ANSWER_LIMIT_S)
+        try:
+            return await connection.fetch(sql, *arguments)
+        finally:
+            connection.terminate()  # a polite end may hang on a connection that is hurt
+
+
+async def count(shards: Sequence[str]) -> Counted:
+    """Count on every shard. Raises the database's own error, or TimeoutError, when one is away."""
+    by_status: dict[Status, int] = {}
+    answers = await asyncio.gather(
+        *(_ask(dsn, "SELECT status, count(*) AS n FROM orders GROUP BY status") for dsn in shards)
+    )
+    for row in (row for rows in answers for row in rows):
+        status = Status(row["status"])
+        by_status[status] = by_status.get(status, 0) + row["n"]
+    return Counted(
+        known=sum(by_status.values()),
+        unpriced=by_status.get(Status.SUBMITTED, 0),
+        finished=sum(by_status.get(status, 0) for status in FINAL),
+    )
+
+
+async def comes_through(databases: Databases, since: float) -> bool:
+    """Whether on every shard an order that was accepted after `since` is approved, and every reader knows that: the
+    operators' database, the sellers' and the channel's. A database that is away is a no."""
+    try:
+        answers = await asyncio.gather(*(_ask(dsn, _THROUGH, first_id_of(since)) for dsn in databases.shards))
+        if not all(answers):
+            return False
+        seen = await asyncio.gather(
+            *(
+                _ask(getattr(databases, reader), sql, row["order_id"], row["version"])
+                for reader, sql in _READERS.items()
+                for (row,) in answers
+            )
+        )
+        return all(seen)
+    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        return False

@@ -1,0 +1,55 @@
+"""What a run is reported to show, and what it is held not to."""
+
+from datetime import UTC, datetime
+
+import msgspec
+import pytest
+
+from lostwax.audit.run import Report
+from lostwax.audit.verdict import Finding, Kind
+from lostwax.chaos import faults
+from lostwax.chaos.load import Felt
+from lostwax.chaos.report import as_json, as_markdown
+from lostwax.chaos.run import Result, Wound
+
+AT = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
+CLEAN = Report(AT, 1.0, 100, 100, 100, 0, 100, {"SHIPPED": 100}, [])
+WOUND = Wound(
+    faults.Fault(faults.Kind.CUT, "kafka", 30),
+    AT,
+    unfinished=77,
+    unpriced=9,
+    recovered_s=4.25,
+    felt=Felt(600, 3, 2, 0.5),
+)
+GOOD = Result(1, 50, 60.0, 3000, [WOUND], [], [], CLEAN)
+
+
+def test_a_good_run_falls_short_of_nothing_and_its_page_tells_each_fault() -> None:
+    assert GOOD.shortfalls() == []
+    page = as_markdown(GOOD, "two cores", "./lostwax chaos")
+    assert "**Audit clean**" in page
+    assert "| cut kafka | 30 | 77 | 9 | 4.2 | 600 | 0.50 | 3 | 2 |" in page
+    assert "does not show" not in page
+    assert msgspec.json.decode(as_json(GOOD), type=Result) == GOOD
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"wounds": [msgspec.structs.replace(WOUND, unfinished=49)]}, "cut kafka: only 49 orders were unfinished"),
+        ({"wounds": [msgspec.structs.replace(WOUND, recovered_s=None)]}, "cut kafka: no new order came through"),
+        ({"wounds": [msgspec.structs.replace(WOUND, trouble="kafka is waiting")]}, "kafka is waiting"),
+        ({"wounds": []}, "nothing was broken"),
+        ({"complaints": ["POST /v1/orders: 400"]}, "robots were told 1 things"),
+        (
+            {"audit": msgspec.structs.replace(CLEAN, findings=[Finding(Kind.MISSING, None, "gone")])},
+            "the audit has 1 findings",
+        ),
+    ],
+)
+def test_what_a_run_does_not_show_is_said(changed: dict[str, object], said: str) -> None:
+    result = msgspec.structs.replace(GOOD, **changed)
+    (short,) = result.shortfalls()
+    assert said in short
+    assert said in as_markdown(result, "two cores", "./lostwax chaos")
