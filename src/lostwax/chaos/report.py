@@ -62,9 +62,9 @@ def as_markdown(result: Result, machine: str, command: str) -> str:
         "*Unfinished*: accepted, neither shipped nor cancelled, when the fault began (at least"
         f" {UNFINISHED_AT_LEAST} are asked for). *Recovered*: from the fault's end (for a kill: from the kill) until on"
         " every shard an order that was accepted after it stood approved, and the databases of the operators, the"
-        " sellers and the partner API knew it. *Accepted*, *longest 202*, *503* and *no answer* are what partners' programs"
-        " felt from the fault's beginning until then; each sent what was not answered, or answered with 503, again under the"
-        " same key.",
+        " sellers and the partner API knew it. *Accepted*, *longest 202*, *503* and *no answer* are what partners'"
+        " programs felt from the fault's beginning until then; each sent what was not answered, or answered with 503,"
+        " again under the same key.",
         "",
     ]
     return "\n".join(lines)
