@@ -16,7 +16,7 @@ from lostwax.local.stack import Stack
 def test_one_fault_of_each_kind_loses_nothing(tmp_path: Path) -> None:
     # A process of its own: the small disk is mounted for whoever starts the stack, and must not stay in ours.
     name, report = f"test-chaos-{os.getpid()}", tmp_path / "report.json"
-    command = [sys.executable, "-m", "lostwax", "chaos", "--minutes", "0.7", "--hold", "3", "--rate", "20"]
+    command = [sys.executable, "-m", "lostwax", "chaos", "--minutes", "0.7", "--hold", "2", "--rate", "20"]
     command += ["--seed", "3", "--report", str(report), "--stack", name]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=400)
