@@ -243,7 +243,7 @@ async def test_nothing_is_buried_before_its_watch_is_done_and_a_discard_is_told_
         assert (await shelf.letters()).open == {}
         trouble["burial"] = None
         await wait_for(lambda: runner.dead == 1)
-        assert heard == [Burial(shelf.place(1, 0), 1, 0, "key", None, None)]
+        assert heard == [Burial(shelf.place(1, 0), 1, 0, "key", None, None, "test")]
         letter = (await shelf.letters()).open[0]
         await dead.discard(shelf.publisher, shelf.topic, [letter], "no", tell=True, by="me", at=NOON)
         await shelf.publisher.publish([as_record(shelf.topic.name, 1, OUTCOME, good)])

@@ -548,6 +548,8 @@ async def test_a_kill_in_the_middle_of_deliveries_loses_none(
 async def forget(database: Connection, order_id: str) -> None:
     """As if compaction had dropped every version so far before it was read."""
     async with database.transaction():
+        # Locked in the order in which the service does it.
+        await database.execute("SELECT FROM hook_orders WHERE order_id = $1 FOR UPDATE", order_id)
         await database.execute("DELETE FROM hook_deliveries WHERE order_id = $1", order_id)
         await database.execute("DELETE FROM hook_orders WHERE order_id = $1", order_id)
         await database.execute("UPDATE requests SET version = 0 WHERE order_id = $1", order_id)

@@ -11,6 +11,7 @@ from confluent_kafka import Message as KafkaMessage
 
 _LIMIT_S = 60.0
 _ASK_LIMIT_S = 10.0
+_NO_LEADER_YET = (KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE)
 
 
 def read_to_end(
@@ -66,9 +67,23 @@ def _holding(consumer: Consumer, name: str, numbers: Sequence[int] | None) -> It
             return
         raise KafkaException(known.error)
     for number in sorted(known.partitions) if numbers is None else numbers:
-        low, high = consumer.get_watermark_offsets(TopicPartition(name, number), timeout=_ASK_LIMIT_S)
+        low, high = _ends(consumer, TopicPartition(name, number))
         if high > low:
             yield TopicPartition(name, number, OFFSET_BEGINNING)
+
+
+def _ends(consumer: Consumer, place: TopicPartition) -> tuple[int, int]:
+    """A partition that has just been made, or moved, has no leader for a moment."""
+    deadline = time.monotonic() + _ASK_LIMIT_S
+    while True:
+        try:
+            low, high = consumer.get_watermark_offsets(place, timeout=_ASK_LIMIT_S)
+        except KafkaException as error:
+            if error.args[0].code() not in _NO_LEADER_YET or time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+        else:
+            return low, high
 
 
 def headers_of(message: KafkaMessage) -> dict[str, str]:
