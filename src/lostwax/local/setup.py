@@ -25,7 +25,16 @@ from pathlib import Path
 from typing import NoReturn
 
 from lostwax.local import places
-from lostwax.local.places import HOME, KAFKA_ARCHIVE, KAFKA_FORMATTED, KAFKA_LIBS, KAFKA_SOURCE, PROJECT, VENV
+from lostwax.local.places import (
+    HOME,
+    KAFKA_ARCHIVE,
+    KAFKA_FORMATTED,
+    KAFKA_LIBS,
+    KAFKA_SOURCE,
+    NUMBA_CACHE,
+    PROJECT,
+    VENV,
+)
 
 STAMPS = HOME / "stamps"
 CREATECLUSTER = Path("/etc/postgresql-common/createcluster.conf")
@@ -158,6 +167,13 @@ def virtual_environment() -> None:
     unfinished.unlink()
 
 
+def compile_kernels() -> None:
+    """What pricing would compile at its first start, for half a minute of a core: later changes it compiles then."""
+    NUMBA_CACHE.mkdir(parents=True, exist_ok=True)
+    warm = [str(VENV / "bin" / "python"), "-P", "-c", "from lostwax.pricing import mesh; mesh.warm()"]
+    run(["env", f"NUMBA_CACHE_DIR={NUMBA_CACHE}", *warm], what="compiling pricing's kernels")
+
+
 def kafka_jars() -> None:
     """Kafka's jars from Maven Central."""
     partial = KAFKA_LIBS.with_name("libs.partial")
@@ -286,6 +302,7 @@ def set_up() -> None:
         if not (VENV / "bin" / "python").exists():
             (STAMPS / "venv").unlink(missing_ok=True)
         step("Python packages", "venv", inputs, virtual_environment)
+        step("pricing's kernels", "kernels", inputs, compile_kernels)
 
     def kafka_side() -> None:
         pom = digest(KAFKA_SOURCE / "pom.xml", str(KAFKA_LIBS))

@@ -23,7 +23,7 @@ from lostwax.local.servers import seaweedfs
 from lostwax.local.state import Answer, Command, ProcessStatus, StackState
 from lostwax.local.supervisor import ALREADY_RUNNING, remove_data
 
-START_LIMIT_S, STOP_LIMIT_S = 90.0, 60.0
+START_LIMIT_S, STOP_LIMIT_S = 180.0, 60.0
 HOPELESS_RESTARTS = 4
 POLL_S = 0.03
 
