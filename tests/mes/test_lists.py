@@ -330,6 +330,39 @@ async def test_claim_and_end_of_it_may_come_in_one_batch_and_on_two_topics_in_an
         assert (await handlers.claim_order(workshop, ben, approved.order_id)).operator == "Ben"
 
 
+@pytest.mark.parametrize("step", ["release", "complete"])
+async def test_a_step_sees_a_change_whole_or_not_at_all(workshop: Workshop, step: str) -> None:
+    """The order goes back into the queue while its maker asks for the next step: they are told where it stands, not
+    that it is not theirs, and Orders is asked for nothing."""
+    (ada,) = await operators(workshop, "Ada")
+    approved = an_order(Status.MANUFACTURING_APPROVED)
+    await handlers.take_changes(workshop, [approved])
+    claim = await handlers.claim_order(workshop, ada, approved.order_id)
+    started = msgspec.structs.replace(approved, version=4, status=Status.MANUFACTURING_STARTED, maker=OPERATOR)
+    await handlers.take_changes(workshop, [started])
+    await handlers.take_outcomes(workshop, [accepted(claim.claim_id, started)])
+    rework = msgspec.structs.replace(started, version=5, status=Status.REWORK, maker=None)
+    async with workshop.pool.acquire() as connection:
+        async with connection.transaction():
+            await store.lock_orders(connection, [approved.order_id])
+            await store.take_changes(connection, [rework])
+            assert await store.end_claims(connection, [approved.order_id]) == [approved.order_id]
+            if step == "release":
+                asking = asyncio.create_task(handlers.release_order(workshop, ada, approved.order_id, "out of wax"))
+            else:
+                asking = asyncio.create_task(handlers.complete_order(workshop, ada, approved.order_id))
+
+            async def waits_or_is_through() -> bool:
+                waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+                waiting = await workshop.pool.fetchval(waits + " AND datname = current_database()")
+                return asking.done() or bool(waiting)
+
+            await wait_for(waits_or_is_through)
+        with pytest.raises(Problem, match="wrong-status"):
+            await asking
+        assert await connection.fetchval("SELECT count(*) FROM steps WHERE action = $1", step) == 0
+
+
 async def test_a_claim_that_orders_refuses_is_voided_and_the_order_is_free_again(workshop: Workshop) -> None:
     ada, ben = await operators(workshop, "Ada", "Ben")
     order = an_order(Status.MANUFACTURING_APPROVED)

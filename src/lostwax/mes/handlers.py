@@ -205,16 +205,18 @@ async def _step(
 ) -> StepRow:
     """Ask Orders for a step. The same step of the same version is asked for once, however often it is clicked."""
     async with workshop.pool.acquire() as connection:
-        order = await _known_order(connection, order_id)
-        if order.status not in sources:
-            raise Problem(
-                409,
-                "wrong-status",
-                "This step does not fit the order now",
-                f"It is {order.status}, not {' or '.join(sources)}.",
-                status_now=order.status,
-            )
         async with connection.transaction():
+            # A change is taken before or after, never between: it ends the claim together with the status.
+            await store.lock_orders(connection, [order_id])
+            order = await _known_order(connection, order_id)
+            if order.status not in sources:
+                raise Problem(
+                    409,
+                    "wrong-status",
+                    "This step does not fit the order now",
+                    f"It is {order.status}, not {' or '.join(sources)}.",
+                    status_now=order.status,
+                )
             wish = await choose(connection, order)
             command_id = derived_id(action, str(order_id), str(order.version), str(operator.staff_id))
             now = workshop.now()
