@@ -1,6 +1,7 @@
 """A short run of chaos: one fault of each kind under load, then the audit. The whole matrix is `./lostwax chaos`."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -30,3 +31,4 @@ def test_one_fault_of_each_kind_loses_nothing(tmp_path: Path) -> None:
     expected = set(Kind) if os.geteuid() == 0 else set(Kind) - {Kind.FULL}
     assert {wound.fault.kind for wound in result.wounds} == expected
     assert min(wound.unfinished for wound in result.wounds) >= UNFINISHED_AT_LEAST
+    shutil.rmtree(STACKS / name, ignore_errors=True)  # the logs stay when something failed
