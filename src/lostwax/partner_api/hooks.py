@@ -154,7 +154,7 @@ async def enqueue(connection: Connection, orders: Sequence[Order]) -> None:
         versions.setdefault(order.order_id, {})[order.version] = order
     moved: list[Track] = []
     fresh: list[NewDelivery] = []
-    for track in await hooks_store.lock_tracks(connection, sorted(versions)):
+    for track in await hooks_store.lock_tracks(connection, sorted(versions), {i: max(v) for i, v in versions.items()}):
         of_order = versions[track.order_id]
         enqueued = track.enqueued
         while (order_next := of_order.get(enqueued + 1)) is not None:

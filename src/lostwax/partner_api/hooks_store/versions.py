@@ -1,6 +1,7 @@
 """Versions of orders become deliveries; the gaps between them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from uuid import UUID
 
 import msgspec
@@ -16,19 +17,25 @@ async def clients_with_hooks(connection: Connection, client_ids: Sequence[UUID])
     return {UUID(int=r["client_id"].int) for r in rows}
 
 
-async def lock_tracks(connection: Connection, order_ids: Sequence[UUID]) -> list[Track]:
-    """How far these orders have come for each hook of their clients, locked. For a hook that sees an order for the
-    first time: up to the version that is known so far, since it asked for what comes after."""
+async def lock_tracks(
+    connection: Connection, order_ids: Sequence[UUID], newest: Mapping[UUID, int] = MappingProxyType({})
+) -> list[Track]:
+    """How far these orders have come for each hook of their clients, locked. A hook that has not seen an order yet sees
+    it from its `newest` version on, if that is news: up to the version that is known so far nothing is owed to it,
+    since it asked for what comes after."""
     await connection.execute("SELECT FROM requests WHERE order_id = ANY($1) ORDER BY order_id FOR UPDATE", order_ids)
     await connection.execute(
         """
         INSERT INTO hook_orders (hook_id, order_id, known, enqueued, settled)
         SELECT h.hook_id, r.order_id, r.version, r.version, r.version
-        FROM requests r JOIN hooks h ON h.client_id = r.client_id AND h.removed_at IS NULL
-        WHERE r.order_id = ANY($1) ORDER BY h.hook_id, r.order_id
+        FROM unnest($1::uuid[], $2::int[]) AS n(order_id, version)
+        JOIN requests r ON r.order_id = n.order_id AND r.version < n.version
+        JOIN hooks h ON h.client_id = r.client_id AND h.removed_at IS NULL
+        ORDER BY h.hook_id, r.order_id
         ON CONFLICT (hook_id, order_id) DO NOTHING
         """,
-        order_ids,
+        list(newest),
+        list(newest.values()),
     )
     rows = await connection.fetch(
         """
