@@ -13,6 +13,7 @@ from tests.conftest import NewDatabase
 
 from lostwax.contracts.announcements import digest_of
 from lostwax.contracts.ids import new_id
+from lostwax.kit.announcing import NextBatch
 from lostwax.local.stack import Stack
 from lostwax.partner_api import store
 from lostwax.partner_api.main import MIGRATIONS
@@ -118,6 +119,11 @@ async def test_requests_are_announced_in_the_order_of_their_transactions_as_numb
             await store.move_announced(connection, batch)
         assert seen == list(ids.values())
         assert await connection.fetchval("SELECT announced FROM announcing") == 4
+        # Another process has announced the same at the same time, or less of it.
+        await store.move_announced(connection, NextBatch(list(ids.values()), (101, ids[101]), more=False))
+        await store.move_announced(connection, NextBatch([ids[98]], (98, ids[98]), more=True))
+        assert await connection.fetchval("SELECT announced FROM announcing") == 4
+        assert (await store.unannounced(connection, 1)).order_ids == []
     finally:
         await connection.close()
 

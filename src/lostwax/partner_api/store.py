@@ -224,13 +224,20 @@ async def unannounced(connection: Connection, limit: int) -> NextBatch:
 
 
 async def move_announced(connection: Connection, batch: NextBatch) -> None:
-    """Everything up to the end of this batch has been announced."""
+    """Everything up to the end of this batch has been announced. Another process may have announced some of it too, or
+    more: the cursor never goes back, and each request is counted once."""
     assert batch.cursor is not None
     await connection.execute(
-        "UPDATE announcing SET accepted_in = $1::text::xid8, order_id = $2, announced = announced + $3",
+        """
+        UPDATE announcing a
+        SET accepted_in = $1::text::xid8, order_id = $2,
+            announced = a.announced + (SELECT count(*) FROM requests r
+                                       WHERE (r.accepted_in, r.order_id) > (a.accepted_in, a.order_id)
+                                         AND (r.accepted_in, r.order_id) <= ($1::text::xid8, $2))
+        WHERE (a.accepted_in, a.order_id) < ($1::text::xid8, $2)
+        """,
         str(batch.cursor[0]),
         batch.cursor[1],
-        len(batch.order_ids),
     )
 
 
