@@ -431,3 +431,37 @@ async def test_partitions_move_to_a_member_that_joins_and_back_without_a_loss(li
         await wait_for(all_seen, 30)
     for partition in (0, 1):
         assert list(dict.fromkeys(line.seen[partition])) == list(range(sent))
+
+
+async def test_a_member_that_was_fenced_joins_anew_instead_of_going_deaf(line: Line) -> None:
+    """A killed broker may forget whom it has named; the member is then fenced as if another had taken its place."""
+
+    def take_its_place() -> None:
+        usurper = Consumer(
+            {
+                "bootstrap.servers": line.bootstrap,
+                "group.id": line.group,
+                "group.instance.id": f"{line.group}-a",
+                "partition.assignment.strategy": "cooperative-sticky",
+                "enable.auto.commit": False,
+                "log_level": 3,
+            }
+        )
+        assigned: list[TopicPartition] = []
+        usurper.subscribe([line.topic.name], on_assign=lambda _, places: assigned.extend(places))
+        while not assigned:
+            usurper.poll(0.1)
+        usurper.close()
+
+    async with line.running() as runner:
+        await line.send(0, [1])
+        await wait_for(line.saw(0, [1]))
+        await line.has_committed(0, 1)
+        async with asyncio.timeout(20):
+            await asyncio.to_thread(take_its_place)
+        await line.send(0, [2])
+        await line.has_committed(0, 2)  # not by the fenced one: it may still handle the message, and can say so no more
+        await line.send(1, [3])
+        await wait_for(line.saw(1, [3]))
+        assert runner.readiness is None
+    assert line.seen[0] in ([1, 2], [1, 2, 2])

@@ -35,6 +35,7 @@ _HIGH_WATER = 2000
 _LOW_WATER = 500
 _LONE_ATTEMPTS = 6
 _DEAD_PER_MINUTE = 100
+_REJOIN_S = 1.0
 
 _handled = metrics.counter(measured.MESSAGES_HANDLED)
 _failed = metrics.counter(measured.MESSAGES_FAILED)
@@ -47,15 +48,19 @@ class _LetGo(Exception):
     """The partition was taken away while something had to be repeated: its next owner does it."""
 
 
+class _Fenced(Exception):
+    """The client has had a fatal error: it will hear nothing more, and its group has given its place away."""
+
+
 class TooManyDead(Exception):
     """More messages than the limit were dead-lettered in a minute: the fault is not in them. The partition stops."""
 
 
 class _Partition:
-    """Buffer and state of one assigned partition; touched only on the event loop."""
+    """Buffer and state of one partition assigned to `client`; touched only on the event loop."""
 
-    def __init__(self, topic: str, number: int) -> None:
-        self.topic, self.number = topic, number
+    def __init__(self, topic: str, number: int, client: Consumer) -> None:
+        self.topic, self.number, self.client = topic, number, client
         self.buffer: deque[KafkaMessage] = deque()
         self.task: asyncio.Task[None] | None = None
         self.paused = False
@@ -93,37 +98,36 @@ class Runner:
         self._partitions: dict[tuple[str, int], _Partition] = {}
         self._dead_at: deque[float] = deque()
         self._stopping = threading.Event()
-        self._for_client: deque[Callable[[], object]] = deque()
+        self._for_client: deque[tuple[Consumer, Callable[[], object]]] = deque()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._failure: str | None = None
         self.handled = 0
         self.skipped = 0
         self.dead = 0
-        self._consumer = Consumer(
-            {
-                "bootstrap.servers": bootstrap,
-                "group.id": group,
-                "client.id": group,
-                "enable.auto.commit": True,
-                "enable.auto.offset.store": False,
-                "auto.commit.interval.ms": 500,
-                "auto.offset.reset": "earliest" if from_beginning else "latest",
-                "partition.assignment.strategy": "cooperative-sticky",
-                "session.timeout.ms": 10_000,
-                "heartbeat.interval.ms": 2_000,
-                "max.poll.interval.ms": max_poll_interval_ms,
-                "fetch.queue.backoff.ms": 10,
-                "fetch.wait.max.ms": 500,
-                "queued.max.messages.kbytes": 32_768,
-                "topic.metadata.refresh.interval.ms": 60_000,
-                "reconnect.backoff.max.ms": 1_000,
-                # A named member that comes back after a kill gets its partitions at once; an unnamed one waits for the
-                # session of its former self to run out.
-                **({"group.instance.id": f"{group}-{instance}"} if instance else {}),
-                "log_level": 3,
-                "error_cb": lambda error: log.warning("kafka client", extra={"group": group, "error": str(error)}),
-            }
-        )
+        self._settings: dict[str, Any] = {
+            "bootstrap.servers": bootstrap,
+            "group.id": group,
+            "client.id": group,
+            "enable.auto.commit": True,
+            "enable.auto.offset.store": False,
+            "auto.commit.interval.ms": 500,
+            "auto.offset.reset": "earliest" if from_beginning else "latest",
+            "partition.assignment.strategy": "cooperative-sticky",
+            "session.timeout.ms": 10_000,
+            "heartbeat.interval.ms": 2_000,
+            "max.poll.interval.ms": max_poll_interval_ms,
+            "fetch.queue.backoff.ms": 10,
+            "fetch.wait.max.ms": 500,
+            "queued.max.messages.kbytes": 32_768,
+            "topic.metadata.refresh.interval.ms": 60_000,
+            "reconnect.backoff.max.ms": 1_000,
+            # A named member that comes back after a kill gets its partitions at once; an unnamed one waits for the
+            # session of its former self to run out.
+            **({"group.instance.id": f"{group}-{instance}"} if instance else {}),
+            "log_level": 3,
+            "error_cb": lambda error: log.warning("kafka client", extra={"group": group, "error": str(error)}),
+        }
+        self._consumer = Consumer(self._settings)
 
     @property
     def readiness(self) -> str | None:
@@ -157,26 +161,41 @@ class Runner:
     # -- the polling thread ---------------------------------------------------------------------------------------
 
     def _poll(self) -> None:
-        assert self._loop is not None
-        consumer = self._consumer
         try:
-            consumer.subscribe(
-                list(self._routes), on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost
-            )
             while not self._stopping.is_set():
-                self._serve_client()
-                first = consumer.poll(_POLL_S)
-                if first is None:
-                    continue
-                # poll() returns as soon as one is there; what else has arrived comes along without waiting.
-                batch = [first, *consumer.consume(self._batch - 1, 0)]
-                self._loop.call_soon_threadsafe(self._receive, batch)
-            self._call(self._let_go, None, True)
-            self._serve_client()
-            consumer.close()
+                try:
+                    self._poll_until_stopped(self._consumer)
+                except _Fenced as fenced:
+                    # The coordinator may lose the answer in which it named this member anew, as when it is killed: the
+                    # member then goes by a name that is fenced. The offsets of work in hand can no longer be stored, so
+                    # it comes again, to whoever has the partitions then.
+                    log.error("fenced, joining the group anew", extra={"group": self._group, "error": str(fenced)})
+                    self._call(self._let_go, None, True)
+                    self._consumer.close()
+                    self._consumer = Consumer(self._settings)
+                    self._stopping.wait(_REJOIN_S)
+            self._consumer.close()
         except KafkaException as error:
             self._failure = f"kafka: {error}"
             log.exception("kafka consumer failed", extra={"group": self._group})
+
+    def _poll_until_stopped(self, consumer: Consumer) -> None:
+        assert self._loop is not None
+        consumer.subscribe(list(self._routes), on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost)
+        while not self._stopping.is_set():
+            self._serve_client()
+            first = consumer.poll(_POLL_S)
+            if first is None:
+                continue
+            # poll() returns as soon as one is there; what else has arrived comes along without waiting.
+            batch = [first, *consumer.consume(self._batch - 1, 0)]
+            self._loop.call_soon_threadsafe(self._receive, batch)
+            for message in batch:
+                error = message.error()
+                if error is not None and (error.fatal() or error.code() == KafkaError._FATAL):
+                    raise _Fenced(str(error))
+        self._call(self._let_go, None, True)
+        self._serve_client()
 
     def _assigned(self, _consumer: Consumer, partitions: list[TopicPartition]) -> None:
         log.info(
@@ -195,8 +214,11 @@ class Runner:
     def _serve_client(self) -> None:
         """Do what the event loop wants done with the client: store offsets, pause, resume."""
         while self._for_client:
+            client, what = self._for_client.popleft()
+            if client is not self._consumer:
+                continue  # for one that was fenced: it is closed, and its partitions are somebody's anew
             try:
-                self._for_client.popleft()()
+                what()
             except KafkaException as error:
                 # The partition was taken away meanwhile; its next owner starts from what was stored before.
                 if error.args[0].code() not in (KafkaError._STATE, KafkaError._UNKNOWN_PARTITION):
@@ -221,7 +243,7 @@ class Runner:
             key = (message.topic(), message.partition())
             partition = self._partitions.get(key)
             if partition is None or partition.revoked:
-                partition = self._partitions[key] = _Partition(*key)
+                partition = self._partitions[key] = _Partition(*key, self._consumer)
             partition.buffer.append(message)
             if partition.task is None and partition.stopped_by is None:
                 partition.task = asyncio.create_task(self._work(partition))
@@ -231,11 +253,13 @@ class Runner:
     def _pause(self, partition: _Partition) -> None:
         # pause() drops what the client has prefetched; it is fetched again after resume(), from the position that the
         # application has reached, so nothing is skipped.
-        self._for_client.append(partial(self._consumer.pause, [TopicPartition(partition.topic, partition.number)]))
+        place = TopicPartition(partition.topic, partition.number)
+        self._for_client.append((partition.client, partial(partition.client.pause, [place])))
         partition.paused = True
 
     def _resume(self, partition: _Partition) -> None:
-        self._for_client.append(partial(self._consumer.resume, [TopicPartition(partition.topic, partition.number)]))
+        place = TopicPartition(partition.topic, partition.number)
+        self._for_client.append((partition.client, partial(partition.client.resume, [place])))
         partition.paused = False
 
     async def _let_go(self, keys: "set[tuple[str, int]] | None", finish: bool) -> None:
@@ -375,7 +399,7 @@ class Runner:
 
     def _store(self, partition: _Partition, offset: int) -> None:
         place = TopicPartition(partition.topic, partition.number, offset)
-        self._for_client.append(partial(self._consumer.store_offsets, offsets=[place]))
+        self._for_client.append((partition.client, partial(partition.client.store_offsets, offsets=[place])))
 
     async def _decode(self, partition: _Partition, message: KafkaMessage) -> Incoming | None:
         headers = headers_of(message)
