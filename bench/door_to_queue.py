@@ -2,8 +2,11 @@
 a second: the price is known by content, the approval a standing one. Every hop is Kafka."""
 
 import asyncio
+import statistics
 import time
+from collections.abc import Collection
 from datetime import datetime
+from itertools import pairwise
 from typing import Any
 
 import asyncpg
@@ -14,6 +17,7 @@ from _stack import fresh_stack
 from lostwax.local.stack import Stack
 
 RATE = 100
+_STATUSES = ("SUBMITTED", "PRICE_CALCULATED", "MANUFACTURING_APPROVED")
 _LOOK_BACK = 400
 
 
@@ -44,7 +48,10 @@ async def _run(stack: Stack, seconds: int) -> dict[str, Any]:
         f"{len(waits)} orders at {len(accepted) / seconds:.0f}/s: 202 to queue p50 {p50:.0f}, p99 {p99:.0f} ms,"
         f" never seen {len(missing)}; 202 itself p99 {sent['p99_ms']:.1f} ms"
     )
+    steps = await _steps(stack, accepted, seen)
+    print("of that, in the median: " + ", ".join(f"{name} {ms:.0f} ms" for name, ms in steps.items()))
     return {
+        **{f"{name}_ms": {"value": ms, "unit": "ms", "ceiling": None, "ratio": None} for name, ms in steps.items()},
         "p50_ms": {"value": p50, "unit": "ms", "ceiling": None, "ratio": None},
         "p99_ms": {"value": p99, "unit": "ms", "ceiling": None, "ratio": None},
         "never_seen": {"value": len(missing), "unit": "orders", "ceiling": None, "ratio": None},
@@ -74,6 +81,34 @@ async def _accepted(stack: Stack, reference: str) -> dict[str, float]:
     finally:
         await connection.close()
     return {r["id"]: r["accepted_at"].timestamp() for r in rows}
+
+
+async def _steps(stack: Stack, accepted: dict[str, float], seen: dict[str, float]) -> dict[str, float]:
+    """Where the time goes: medians, in milliseconds, from the 202 into Orders, to the price, to its approval and from
+    there into the queue."""
+    at = [accepted, *[await _entered(stack, status, accepted) for status in _STATUSES], seen]
+    names = ("to_orders", "to_price", "to_approval", "to_queue")
+    steps = {}
+    for name, (before, after) in zip(names, pairwise(at), strict=True):
+        steps[name] = 1000 * statistics.median(after[i] - before[i] for i in after if i in before)
+    return steps
+
+
+async def _entered(stack: Stack, status: str, orders: Collection[str]) -> dict[str, float]:
+    """When Orders wrote that each of these orders entered a status, in seconds since 1970."""
+    entered: dict[str, float] = {}
+    for dsn in stack.env("orders")["LOSTWAX_SHARD_URLS"].split(","):
+        connection = await asyncpg.connect(dsn)
+        try:
+            rows = await connection.fetch(
+                "SELECT order_id::text AS id, at FROM order_history WHERE status = $1 AND order_id = ANY($2::uuid[])",
+                status,
+                list(orders),
+            )
+        finally:
+            await connection.close()
+        entered |= {row["id"]: row["at"].timestamp() for row in rows}
+    return entered
 
 
 async def _watch(stack: Stack, credential: str, seen: dict[str, float]) -> None:

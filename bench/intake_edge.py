@@ -68,4 +68,6 @@ async def _run(stack: Stack, seconds: int) -> dict[str, Any]:
             ("memory_mb", memory, "MB"),
         ):
             metrics[f"{name}{metric}"] = {"value": value, "unit": unit, "ceiling": None, "ratio": None}
+    growth = metrics["again_memory_mb"]["value"] / metrics["memory_mb"]["value"]
+    metrics["memory_growth"] = {"value": growth, "unit": "again / first", "ceiling": None, "ratio": None}
     return metrics

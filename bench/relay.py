@@ -1,32 +1,85 @@
 """`lostwax bench relay`: outbox rows a second to Kafka, acknowledged, and how long a row waits at 500 a second.
 
-The ceiling is the producer alone, sending the same records in the same batches without a database. (Debezium's
-EventRouter on the same table, the peer of the budget, comes with Kafka Connect.)
+The peer is Debezium's outbox EventRouter on a table of the same shape with the same rows, in the same run, alternated.
+Each is asked for the time from the moment that it may begin (the relay is let go; the rows of the other are committed,
+which is when its slot sees them) until a consumer has read the last of them; a wait is from just before a row's
+transaction until the same consumer has it. The producer alone, sending the same records in the same batches without
+a database, is what either could reach at most.
 """
 
 import asyncio
 import statistics
+import threading
 import time
-from datetime import datetime
 from typing import Any
 
 import asyncpg
 import httpx
+from confluent_kafka import OFFSET_END, Consumer, TopicPartition
 
+from _debezium import routed_outbox
 from _stack import fresh_stack
 from lostwax.contracts import topics
 from lostwax.contracts.ids import new_id
 from lostwax.kit.kafka import OutgoingRecord, Publisher
-from lostwax.kit.kafka_reading import headers_of, read_to_end
 from lostwax.local.stack import Stack
 
-BATCH = 1000
-PAYLOAD = b'{"order_id":"' + b"x" * 800 + b'"}'
+BATCH, PARTITIONS = 1000, 8
 TYPE = "bench.ignored.v1"
+RATE, AT_ONCE = 500, 10
+TOPIC = topics.ORDER_COMMANDS.name
+"""Readers skip the type; nobody reads this topic here, for the other services do not run."""
+
 _ROWS = """
     INSERT INTO outbox (topic, partition, key, type, message_id, traceparent, payload)
     SELECT $1, n % 8, gen_random_uuid()::text, $2, gen_random_uuid(), NULL, $3 FROM generate_series(1, $4::int) AS n
 """
+_ALL_WITHIN_S = 120
+
+Connection = asyncpg.Connection  # its stubs alone know it as generic
+
+
+class _Reader:
+    """Reads all that comes to the topic from now on, in a thread of its own, and says when it was."""
+
+    def __init__(self, bootstrap: str) -> None:
+        self._consumer = Consumer(
+            {"bootstrap.servers": bootstrap, "group.id": "bench", "enable.auto.commit": False, "log_level": 3,
+             "isolation.level": "read_committed", "fetch.wait.max.ms": 5}
+        )  # fmt: skip
+        self._over = threading.Event()
+        self._assigned = threading.Event()
+        self.came: list[tuple[float, bytes]] = []
+        self._thread = threading.Thread(target=self._read)
+
+    def __enter__(self) -> "_Reader":
+        self._thread.start()
+        self._assigned.wait(30)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _read(self) -> None:
+        self._consumer.assign([TopicPartition(TOPIC, n, OFFSET_END) for n in range(PARTITIONS)])
+        for _ in range(20):  # the ends are looked up with the first answers, and what comes before is not seen
+            self._consumer.consume(1000, 0.1)
+        self._assigned.set()
+        while not self._over.is_set():
+            for message in self._consumer.consume(1000, 0.05):
+                if message.error() is None:
+                    self.came.append((time.time(), message.value() or b""))
+        self._consumer.close()
+
+    async def until(self, count: int) -> float:
+        """When so many had come, in seconds since 1970."""
+        deadline = time.monotonic() + _ALL_WITHIN_S
+        while len(self.came) < count:
+            if time.monotonic() > deadline:
+                raise SystemExit(f"{len(self.came)} of {count} rows came within {_ALL_WITHIN_S} s")
+            await asyncio.sleep(0.005)
+        return self.came[count - 1][0]
 
 
 def run(quick: bool) -> dict[str, Any]:
@@ -36,39 +89,60 @@ def run(quick: bool) -> dict[str, Any]:
 
 
 async def _run(stack: Stack, rows: int, rounds: int, seconds: int) -> dict[str, Any]:
-    # Readers skip the type; nobody reads this topic here, for the other services do not run.
-    topic = topics.ORDER_COMMANDS.name
-    connection = await asyncpg.connect(stack.env("partner_api")["LOSTWAX_DATABASE_URL"], command_timeout=120)
-    publisher = Publisher(stack.env("partner_api")["LOSTWAX_KAFKA_BOOTSTRAP"], client_id="bench")
-    relayed, alone = [], []
-    for number in range(rounds):
-        _pause(stack, topic, paused=True)
-        await connection.execute(_ROWS, topic, TYPE, PAYLOAD, rows)
-        began = time.monotonic()
-        _pause(stack, topic, paused=False)
-        while await connection.fetchval("SELECT EXISTS (SELECT FROM outbox)"):  # noqa: ASYNC110 - the relay's doing
-            await asyncio.sleep(0.02)
-        relayed.append(rows / (time.monotonic() - began))
-        alone.append(await _producer_alone(publisher, topic, rows))
-        print(f"round {number + 1}: relay {relayed[-1]:,.0f}/s, producer alone {alone[-1]:,.0f}/s")
-    waits = await _waits(stack, connection, topic, seconds)
-    await connection.close()
-    published, ceiling = statistics.median(relayed), statistics.median(alone)
+    bootstrap = stack.env("partner_api")["LOSTWAX_KAFKA_BOOTSTRAP"]
+    own = await asyncpg.connect(stack.env("partner_api")["LOSTWAX_DATABASE_URL"], command_timeout=120)
+    publisher = Publisher(bootstrap, client_id="bench")
+    relayed, routed, alone = [], [], []
+    async with routed_outbox(stack) as theirs:
+        await _relay(stack, own, bootstrap, rows // 10)
+        await _route(theirs, bootstrap, rows // 10)
+        print(f"{'round':>5}{'relay/s':>12}{'Debezium/s':>12}{'producer alone/s':>18}")
+        for number in range(1, rounds + 1):
+            relayed.append(await _relay(stack, own, bootstrap, rows))
+            routed.append(await _route(theirs, bootstrap, rows))
+            alone.append(await _producer_alone(publisher, rows))
+            print(f"{number:>5}{relayed[-1]:12,.0f}{routed[-1]:12,.0f}{alone[-1]:18,.0f}")
+        ours = await _waits(own, bootstrap, seconds)
+        peers = await _waits(theirs, bootstrap, seconds)
+    await own.close()
+    published, peer, most = (statistics.median(figures) for figures in (relayed, routed, alone))
     print(
-        f"relay {published:,.0f} rows/s, {published / ceiling:.2f} of the producer alone; at 500/s a row waits", waits
+        f"relay {published:,.0f} rows/s, {published / peer:.2f} of Debezium's {peer:,.0f}, {published / most:.2f} of"
+        f" the producer alone; at {RATE}/s a row waits {ours}, with Debezium {peers}"
     )
     return {
-        "published": {"value": published, "unit": "rows/s", "ceiling": ceiling, "ratio": published / ceiling},
+        "published": {"value": published, "unit": "rows/s", "ceiling": peer, "ratio": published / peer},
+        "producer_alone": {"value": most, "unit": "rows/s", "ceiling": None, "ratio": None},
         **{
-            f"lag_{name}": {"value": value, "unit": "ms", "ceiling": None, "ratio": None}
-            for name, value in waits.items()
+            f"lag_{name}": {"value": value, "unit": "ms", "ceiling": peers[name], "ratio": value / peers[name]}
+            for name, value in ours.items()
         },
     }
 
 
-async def _producer_alone(publisher: Publisher, topic: str, rows: int) -> float:
+async def _relay(stack: Stack, connection: "Connection[asyncpg.Record]", bootstrap: str, rows: int) -> float:
+    await asyncio.to_thread(_pause, stack, paused=True)
+    await connection.execute(_ROWS, TOPIC, TYPE, _payload(), rows)
+    with _Reader(bootstrap) as reader:
+        began = time.time()
+        await asyncio.to_thread(_pause, stack, paused=False)
+        return rows / (await reader.until(rows) - began)
+
+
+async def _route(connection: "Connection[asyncpg.Record]", bootstrap: str, rows: int) -> float:
+    with _Reader(bootstrap) as reader:
+        await connection.execute("TRUNCATE outbox")
+        transaction = connection.transaction()
+        await transaction.start()
+        await connection.execute(_ROWS, TOPIC, TYPE, _payload(), rows)
+        began = time.time()
+        await transaction.commit()
+        return rows / (await reader.until(rows) - began)
+
+
+async def _producer_alone(publisher: Publisher, rows: int) -> float:
     records = [
-        OutgoingRecord(topic, str(new_id()), PAYLOAD, {"ce_type": TYPE, "ce_id": str(new_id())}, n % 8)
+        OutgoingRecord(TOPIC, str(new_id()), _payload(), {"ce_type": TYPE, "ce_id": str(new_id())}, n % PARTITIONS)
         for n in range(BATCH)
     ]
     began = time.monotonic()
@@ -77,27 +151,26 @@ async def _producer_alone(publisher: Publisher, topic: str, rows: int) -> float:
     return rows / (time.monotonic() - began)
 
 
-async def _waits(
-    stack: Stack, connection: "asyncpg.Connection[asyncpg.Record]", topic: str, seconds: int
-) -> dict[str, float]:
-    """Milliseconds from a row's transaction to Kafka's timestamp of it, the relay's sending."""
-    since_ms = int(time.time() * 1000)
-    began = time.monotonic()
-    for number in range(seconds * 50):
-        await connection.execute(_ROWS, topic, "bench.paced.v1", PAYLOAD, 10)
-        await asyncio.sleep(max(0.0, began + number / 50 - time.monotonic()))
-    await asyncio.sleep(1)
-    waits = sorted(
-        max(0.0, record.timestamp()[1] - datetime.fromisoformat(headers["ce_time"]).timestamp() * 1000)
-        for record in read_to_end(stack.env("partner_api")["LOSTWAX_KAFKA_BOOTSTRAP"], {topic: None}, since_ms=since_ms)
-        if (headers := headers_of(record)).get("ce_type") == "bench.paced.v1"
-    )
-    return {name: waits[int(share * len(waits))] for name, share in (("p50_ms", 0.5), ("p99_ms", 0.99))}
+async def _waits(connection: "Connection[asyncpg.Record]", bootstrap: str, seconds: int) -> dict[str, float]:
+    """Milliseconds from just before a row's transaction until it has come to a consumer."""
+    with _Reader(bootstrap) as reader:
+        began = time.monotonic()
+        for number in range(seconds * RATE // AT_ONCE):
+            await connection.execute(_ROWS, TOPIC, TYPE, _payload(), AT_ONCE)
+            await asyncio.sleep(max(0.0, began + (number + 1) * AT_ONCE / RATE - time.monotonic()))
+        await reader.until(seconds * RATE // AT_ONCE * AT_ONCE)
+        waits = sorted(1000 * (came - float(payload[:20])) for came, payload in reader.came)
+    return {name: round(waits[int(share * len(waits))], 1) for name, share in (("p50_ms", 0.5), ("p99_ms", 0.99))}
 
 
-def _pause(stack: Stack, topic: str, *, paused: bool) -> None:
+def _payload() -> bytes:
+    """840 bytes that begin with the time."""
+    return f"{time.time():20.6f}".encode() + b"x" * 820
+
+
+def _pause(stack: Stack, *, paused: bool) -> None:
     httpx.put(
-        f"{stack.url('partner_api')}/v1/publishing/{topic}",
+        f"{stack.url('partner_api')}/v1/publishing/{TOPIC}",
         json={"paused": paused},
         headers={"Authorization": f"Bearer {stack.console_token('partner_api')}"},
     ).raise_for_status()

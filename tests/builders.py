@@ -17,6 +17,7 @@ import msgspec
 from confluent_kafka import Message as KafkaMessage
 
 from lostwax import samples
+from lostwax.channel.clients import OrderViews
 from lostwax.contracts.ids import new_id
 from lostwax.contracts.orders import (
     Action,
@@ -46,8 +47,7 @@ from lostwax.kit.kafka import OutgoingRecord
 from lostwax.kit.kafka_reading import read_to_end
 from lostwax.kit.postgres import Pool
 from lostwax.local.stack import Stack
-from lostwax.partner_api.clients import OrderViews
-from lostwax.partner_api.handlers import REQUESTS
+from lostwax.partner_api.changes import REQUESTS
 from lostwax.partner_api.keys import add_client
 from lostwax.samples.files import binary
 
@@ -231,6 +231,44 @@ async def a_partner(stack: Stack, name: str = "Partner & Co", *, unlimited: bool
     return partner
 
 
+class Customer(httpx.AsyncClient):
+    """Who buys in the shop, with an HTTP client at its door."""
+
+    customer_id: UUID
+    token: str
+    email: str
+
+
+async def a_customer(stack: Stack, name: str = "Nora", *, guest: bool = False) -> Customer:
+    """A customer who has signed up, or a guest who has said where they are reached. The caller closes it."""
+    contact = {"email": f"{new_id().hex}@example.org", "name": name}
+    async with httpx.AsyncClient(base_url=stack.url("shop"), timeout=20) as shop:
+        if guest:
+            entered = await shop.post("/v1/guests", json={})
+        else:
+            entered = await shop.post("/v1/customers", json={**contact, "password": "correct horse"})
+        told = entered.raise_for_status().json()
+        headers = {"Authorization": f"Bearer {told['token']}"}
+        if guest:
+            (await shop.put("/v1/me", json=contact, headers=headers)).raise_for_status()
+    customer = Customer(base_url=stack.url("shop"), headers=headers, timeout=20)
+    customer.token, customer.customer_id, customer.email = told["token"], UUID(told["customer_id"]), contact["email"]
+    return customer
+
+
+async def letters_to(stack: Stack, address: str, at_least: int = 1, subject: str = "") -> list[dict[str, Any]]:
+    """The letters that have come to an address, the oldest first, once there are so many, of those whose subject holds
+    `subject`."""
+
+    async def came() -> list[dict[str, Any]] | None:
+        async with httpx.AsyncClient(base_url=stack.url("mail"), timeout=20) as box:
+            told = (await box.get("/letters.json", params={"to": address})).raise_for_status().json()
+        found = [letter for letter in told["letters"] if subject in letter["subject"]]
+        return found if len(found) >= at_least else None
+
+    return await wait_for(came, 30)
+
+
 async def a_member(stack: Stack, role: Role, name: str, *, door: str = "crm") -> Member:
     """A new member of the staff, let in as `lostwax staff add` does, signed in, at the door of a service. The caller
     closes it."""
@@ -364,7 +402,7 @@ def own_redis(stack: Stack, database: int = 9) -> str:
 
 def order_views(stack: Stack, dsn: str, pool: Pool, cached: timedelta = timedelta(days=30)) -> OrderViews:
     """Partners' orders in a Redis of its own, as the partner API wires them; the caller runs and closes it."""
-    return OrderViews(own_redis(stack), dsn, pool, REQUESTS, cached=cached, now=utc_now)
+    return OrderViews("partner_api", own_redis(stack), dsn, pool, REQUESTS, cached=cached, now=utc_now)
 
 
 def service_token(stack: Stack, caller: str, audience: str) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from confluent_kafka import libversion
 
 from lostwax.kit.settings import PREFIX
 from lostwax.local.credentials import SERVICES
@@ -72,3 +73,9 @@ def test_every_link_in_the_papers_leads_somewhere() -> None:
             if "://" not in target and not (paper.parent / target).exists():
                 broken.append(f"{paper.name}: {target}")
     assert broken == []
+
+
+def test_the_kafka_client_is_not_of_those_that_go_deaf() -> None:
+    """docs/decisions/0052-the-kafka-client.md says what to do before a later one is taken."""
+    assert "0052" in (PROJECT / "pyproject.toml").read_text()
+    assert tuple(int(part) for part in libversion()[0].split(".")[:2]) < (2, 10)

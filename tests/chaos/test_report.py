@@ -13,7 +13,7 @@ from lostwax.chaos.report import as_json, as_markdown
 from lostwax.chaos.run import Result, Wound
 
 AT = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
-CLEAN = Report(AT, 1.0, 100, 100, 100, 0, 100, {"SHIPPED": 100}, [])
+CLEAN = Report(AT, 1.0, 100, 100, {"partner_api": 100}, 100, 0, 100, {"SHIPPED": 100}, [])
 WOUND = Wound(
     faults.Fault(faults.Kind.CUT, "kafka", 30),
     AT,
@@ -21,16 +21,19 @@ WOUND = Wound(
     unpriced=9,
     recovered_s=4.25,
     felt=Felt(600, 3, 2, 0.5),
+    unapproved=51,
 )
-GOOD = Result(1, 50, 60.0, 3000, [WOUND], [], [], CLEAN)
+GOOD = Result(1, 50, 60.0, 3000, [WOUND], [], [], CLEAN, ["kafka", "orders"])
 
 
 def test_a_good_run_falls_short_of_nothing_and_its_page_tells_each_fault() -> None:
     assert GOOD.shortfalls() == []
     page = as_markdown(GOOD, "two cores", "./lostwax chaos")
     assert "**Audit clean**" in page
-    assert "| cut kafka | 30 | 77 | 9 | 4.2 | 600 | 0.50 | 3 | 2 |" in page
+    assert "| cut kafka | 30 | 77 | 51 | 9 | 4.2 | 600 | 0.50 | 3 | 2 |" in page
     assert "does not show" not in page
+    assert "Processes: kafka, orders." in page
+    assert "1 of 1 faults met at least 50 orders that were not approved yet" in page
     assert msgspec.json.decode(as_json(GOOD), type=Result) == GOOD
 
 
@@ -41,6 +44,11 @@ def test_a_good_run_falls_short_of_nothing_and_its_page_tells_each_fault() -> No
         ({"wounds": [msgspec.structs.replace(WOUND, recovered_s=None)]}, "cut kafka: no new order came through"),
         ({"wounds": [msgspec.structs.replace(WOUND, trouble="kafka is waiting")]}, "kafka is waiting"),
         ({"wounds": []}, "nothing was broken"),
+        (
+            {"wounds": [msgspec.structs.replace(WOUND, felt=Felt(600, broken=4))]},
+            "cut kafka: partners were answered 4 times that something broke",
+        ),
+        ({"wounds": [msgspec.structs.replace(WOUND, aside=True)]}, "cut kafka: stands in no order's way, and partners"),
         ({"complaints": ["POST /v1/orders: 400"]}, "robots were told 1 things"),
         (
             {"audit": msgspec.structs.replace(CLEAN, findings=[Finding(Kind.MISSING, None, "gone")])},

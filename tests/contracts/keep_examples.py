@@ -38,7 +38,7 @@ from tests.builders import (
     records_of,
 )
 
-from lostwax.contracts import catalogue, models, orders, pricing, quotes, staff, topics
+from lostwax.contracts import catalogue, conversation, models, orders, pricing, quotes, staff, topics
 from lostwax.contracts.ids import new_id
 from lostwax.contracts.orders import Action, Actor, ActorKind, Status
 from lostwax.orders import quote_domain
@@ -182,6 +182,10 @@ def built() -> Iterator[msgspec.Struct]:
     yield a_price(new_id(), new_id(), failure=NOT_CLOSED)
     for role in staff.Role:
         yield staff.StaffChanged(new_id(), "Dora", role, role is not staff.Role.SELLER, 2)
+    for side in conversation.Side:
+        said = conversation.MessageSent(new_id(), new_id(), "shop", side, "Klara", "Ist es so recht?", NOON)
+        yield said
+        yield msgspec.structs.replace(said, asks=True, layout_id=new_id(), revision=2)
     line = a_quote().lines
     yield pricing.PriceResult(
         new_id(), UUID(int=new_id().int), "EUR", "2026-11", pricing.Priced(Decimal("129.50"), line, geometry)

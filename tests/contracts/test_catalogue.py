@@ -20,7 +20,7 @@ from tests.builders import (
     an_order,
 )
 
-from lostwax.contracts import catalogue, models, orders, pricing, quotes, staff
+from lostwax.contracts import catalogue, conversation, models, orders, pricing, quotes, staff
 from lostwax.contracts.ids import new_id
 from lostwax.contracts.orders import (
     Approve,
@@ -64,6 +64,7 @@ EXAMPLES: list[msgspec.Struct] = [
     a_price(new_id(), new_id()),
     a_price(new_id(), new_id(), failure=NOT_CLOSED),
     staff.StaffChanged(new_id(), "Dora", staff.Role.SUPERVISOR, True, 1),
+    conversation.MessageSent(new_id(), new_id(), "shop", conversation.Side.CUSTOMER, "guest", "Когда?", NOON),
 ]
 
 

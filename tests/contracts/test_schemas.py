@@ -344,8 +344,14 @@ UNREAD: Mapping[str, str] = {}
 """Types that nobody reads yet, and why they are published all the same."""
 
 
+DOORS = ("partner_api", "shop", "crm")
+"""Write and read what channel/ does."""
+
+
 def sources(service: str) -> str:
-    return "\n".join(p.read_text() for p in sorted((Path(lostwax.__file__).parent / service).rglob("*.py")))
+    folders = (service, "channel") if service in DOORS else (service,)
+    files = [p for f in folders for p in sorted((Path(lostwax.__file__).parent / f).rglob("*.py"))]
+    return "\n".join(p.read_text() for p in files)
 
 
 SOURCES = {service: sources(service) for service in ROUTES}
@@ -404,7 +410,7 @@ def test_a_type_without_reader_or_writer_is_seen() -> None:
         "orders.loose.v1 on orders.changes: nobody reads it",
     ]
     assert without_reader(catalogue.TYPES, ROUTES, SOURCES, {"orders.outcome.v1": "once true"}) == [
-        "orders.outcome.v1 on orders.outcomes: partner_api, mes, crm reads it after all"
+        "orders.outcome.v1 on orders.outcomes: partner_api, shop, mes, crm reads it after all"
     ]
     assert without_writer([new], SOURCES) == ["orders.loose.v1 on orders.nobodys: nobody writes it"]
 

@@ -11,9 +11,7 @@ from tests.builders import (
     Operator,
     Partner,
     a_member,
-    a_partner,
     an_approved_order,
-    an_operator,
     an_uploaded_model,
     order_at,
     submit,
@@ -26,22 +24,8 @@ from lostwax.local.stack import Stack
 
 
 @pytest.fixture
-async def partner(stack: Stack) -> AsyncIterator[Partner]:
-    client = await a_partner(stack)
-    yield client
-    await client.aclose()
-
-
-@pytest.fixture
 async def seller(stack: Stack) -> AsyncIterator[Member]:
     client = await a_member(stack, Role.SELLER, "Klara")
-    yield client
-    await client.aclose()
-
-
-@pytest.fixture
-async def ada(stack: Stack) -> AsyncIterator[Operator]:
-    client = await an_operator(stack, "Ada")
     yield client
     await client.aclose()
 

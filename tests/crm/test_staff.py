@@ -162,6 +162,31 @@ async def test_a_withdrawn_member_is_refused_everywhere_within_a_second(
     assert (again.status_code, again.json()["type"]) == (409, "/problems/withdrawn")
 
 
+async def test_a_lost_tablet_is_signed_out_everywhere_and_the_badge_stays_good(stack: Stack, admin: Member) -> None:
+    async with await a_member(stack, Role.SUPERVISOR, "Rosa", door="mes") as rosa:
+        assert (await rosa.get("/v1/in-hand")).status_code == 200
+
+        async def refused() -> bool:
+            return (await rosa.get("/v1/in-hand")).status_code == 401
+
+        ended = await admin.post(f"/v1/staff/{rosa.staff_id}/end-sessions")
+        assert (ended.status_code, ended.json()["active"]) == (200, True)
+        await wait_for(refused)
+        assert "signed out everywhere" in (await rosa.get("/v1/in-hand")).json()["detail"]
+        fresh = (await admin.post("/v1/sign-in", json={"badge": rosa.badge})).json()["token"]
+        assert (await rosa.get("/v1/in-hand", headers=bearer(fresh))).status_code == 200
+        page, cookie = f"{stack.url('crm')}/sign-out-everywhere", {"Cookie": f"staff={fresh}"}
+        async with httpx.AsyncClient(headers=cookie) as browser:
+            assert (await browser.post(page, data={})).status_code == 422
+            assert (await browser.post(page, data={"sure": "yes"})).status_code == 303
+            assert (await browser.post(page, data={"sure": "yes"})).status_code in (303, 401)
+
+        async def refused_too() -> bool:
+            return (await rosa.get("/v1/in-hand", headers=bearer(fresh))).status_code == 401
+
+        await wait_for(refused_too)
+
+
 async def test_another_role_needs_another_token(stack: Stack, admin: Member, ida: Member) -> None:
     assert (await admin.post(f"/v1/staff/{ida.staff_id}/role", json={"role": "seller"})).status_code == 200
 

@@ -1,4 +1,5 @@
-"""A short run of chaos: one fault of each kind under load, then the audit. The whole matrix is `./lostwax chaos`."""
+"""A short run of chaos: one fault of each kind to what orders pass through, under load, then the audit. The whole
+matrix is `./lostwax chaos`; those who look on are killed in test_watchers_killed."""
 
 import os
 import shutil
@@ -18,7 +19,7 @@ def test_one_fault_of_each_kind_loses_nothing(tmp_path: Path) -> None:
     # A process of its own: the small disk is mounted for whoever starts the stack, and must not stay in ours.
     name, report = f"test-chaos-{os.getpid()}", tmp_path / "report.json"
     command = [sys.executable, "-m", "lostwax", "chaos", "--minutes", "0.7", "--hold", "2", "--rate", "20"]
-    command += ["--seed", "3", "--report", str(report), "--stack", name]
+    command += ["--spine", "--seed", "6", "--report", str(report), "--stack", name]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=400)
     finally:

@@ -14,13 +14,16 @@ import asyncpg
 import httpx
 import pytest
 from tests.builders import (
+    Customer,
     Member,
     Partner,
+    a_customer,
     a_member,
     a_model_file,
     a_partner,
     an_approved_order,
     an_uploaded_model,
+    letters_to,
     order_at,
     submit,
     wait_for,
@@ -30,8 +33,10 @@ from tests.e2e.matrix_table import (
     ADMINISTRATOR,
     CALLERS,
     CONSOLE,
+    CUSTOMER,
     ELSEWHERE,
     EXPIRED,
+    GUEST,
     IN,
     MAY_NOT,
     NOBODY,
@@ -42,6 +47,7 @@ from tests.e2e.matrix_table import (
     PARTNER,
     SELLER,
     SERVICES,
+    SIGNED_OUT,
     STAFF,
     SUPERVISOR,
     SUSPENDED,
@@ -55,6 +61,7 @@ from tests.e2e.matrix_table import (
 import lostwax
 from lostwax.contracts.ids import new_id
 from lostwax.contracts.staff import Role
+from lostwax.crm import pages as crm_pages
 from lostwax.kit import auth
 from lostwax.kit.auth import ServiceSigner, StaffSigner
 from lostwax.kit.http import build_app
@@ -63,13 +70,16 @@ from lostwax.local.stack import Stack
 from lostwax.mes import pages
 from lostwax.partner_api import keys_store
 from lostwax.partner_api.domain import ALL_SCOPES
+from lostwax.reporting import pages as reporting_pages
 from lostwax.schemas import openapi
+from lostwax.shop import pages as shop_pages
+from lostwax.telemetry import pages as telemetry_pages
 
 NOTHING: Any = None
 AT_ONCE = 12
 
-LET_IN_AND_THEN = ("no-price-due",)
-"""404 of whom is let in: the order is there, its price too."""
+LET_IN_AND_THEN = ("no-price-due", "search-away", "bad-parameter")
+"""Of whom is let in: the order is there, its price too; OpenSearch is away; what is asked for cannot be."""
 
 MISFITS = ("unknown-field", "missing-field", "wrong-type", "out-of-range", "digest-differs")
 """422 for a body of the table's that does not fit: it says nothing of who may."""
@@ -88,7 +98,13 @@ def every_route() -> set[str]:
     return found
 
 
-EXTRA = {"mes": pages.routes(NOTHING, NOTHING, NOTHING)}
+EXTRA = {
+    "mes": pages.routes(NOTHING, NOTHING, NOTHING),
+    "crm": crm_pages.routes(NOTHING, NOTHING, NOTHING, NOTHING, "http://s3", 1),
+    "telemetry": telemetry_pages.routes(NOTHING, NOTHING, NOTHING),
+    "shop": shop_pages.routes(NOTHING, NOTHING, NOTHING, NOTHING, "http://s3", 1, NOTHING),
+    "reporting": reporting_pages.routes(NOTHING, NOTHING),
+}
 
 
 def without_a_row(routes: Iterable[str], rows: Iterable[str]) -> set[str]:
@@ -112,7 +128,7 @@ def test_a_route_without_a_row_and_a_row_without_a_route_are_seen(route: str) ->
     assert without_a_route(every_route() - {route}, TABLE) == {route}
 
 
-def test_only_the_mes_has_routes_beside_its_operations() -> None:
+def test_only_pages_are_routes_beside_its_operations() -> None:
     """`every_route` would not know of others."""
     mains = Path(lostwax.__file__).parent.glob("*/main.py")
     assert {m.parent.name for m in mains if "extra_routes" in m.read_text()} == set(EXTRA)
@@ -156,7 +172,11 @@ class Matrix:
         elif credential is not None:
             headers["Authorization"] = f"Bearer {credential}"
         async with self.at_once:
-            return verdict(await self.http.request(method, self.urls[service] + path, headers=headers, **asked))
+            asking = self.http.stream(method, self.urls[service] + path, headers=headers, **asked)
+            async with asking as response:
+                if not response.headers.get("content-type", "").startswith("text/event-stream"):  # which does not end
+                    await response.aread()
+                return verdict(response)
 
     def _object(self, row: Row, parameter: str) -> str:
         named = row.objects[parameter]
@@ -170,7 +190,7 @@ def verdict(response: httpx.Response) -> str:
         return NOT_THEIRS
     if response.status_code < 400 or code in LET_IN_AND_THEN:
         return IN
-    if response.status_code in (409, 422) and code not in MISFITS:
+    if response.status_code == 410 or (response.status_code in (409, 422) and code not in MISFITS):
         return IN
     expected = {401: WHO, 403: MAY_NOT, 404: ABSENT}.get(response.status_code)
     return expected or f"{response.status_code} {response.text[:200]}"
@@ -209,6 +229,13 @@ async def matrix(stack: Stack) -> AsyncIterator[Matrix]:
             ADMINISTRATOR: dora,
             WITHDRAWN: gone,
         }
+        nora, guest, spare_customer = await asyncio.gather(
+            *(a_customer(stack, name, guest=name == "Guest") for name in ("Nora", "Guest", "Gone"))
+        )
+        for customer in (nora, guest, spare_customer):
+            await open_ones.enter_async_context(customer)
+        (await spare_customer.post("/v1/sign-out")).raise_for_status()
+        made.tokens |= {CUSTOMER: nora.token, GUEST: guest.token, SIGNED_OUT: spare_customer.token}
         made.tokens |= {caller: member.token for caller, member in staff.items()}
         made.tokens[EXPIRED] = _expired(stack, dora)
         made.world = {"badges": {NOBODY: "lwb_nobodys"} | {caller: member.badge for caller, member in staff.items()}}
@@ -218,8 +245,13 @@ async def matrix(stack: Stack) -> AsyncIterator[Matrix]:
             _keys(partner, made),
             _orders(partner, ada, cleo, made.world),
             _hook(partner, made.world),
-            _upload(partner, made.world),
+            _upload(partner, made.world, "parts"),
+            _shop(nora, made.world),
+            _letters(stack, made.world),
+            _door_of_the_crm(cleo, made.world),
         )
+        await _customers(cleo, made.world)
+        await _layout_for_the_shop(stack, nora, cleo, made.world)
         yield made
 
 
@@ -294,8 +326,36 @@ async def _orders(partner: Partner, ada: Member, cleo: Member, world: dict[str, 
     await wait_for(lambda: _stored(partner, model))
 
 
-async def _stored(partner: Partner, model: str) -> bool:
+async def _stored(partner: httpx.AsyncClient, model: str) -> bool:
     return bool((await partner.get(f"/v1/models/{model}")).json()["state"] == "stored")
+
+
+async def _door_of_the_crm(cleo: Member, world: dict[str, Any]) -> None:
+    model = world["desk's model"] = await an_uploaded_model(cleo)
+    world["taken"] = await submit(cleo, model, customer={"name": "Taken"})
+    body = {"model": model, "options": [{"alloy": "gold-14k", "finish": "polished"}]}
+    quoted = await cleo.post("/v1/quotes", json=body, headers={"Idempotency-Key": new_id().hex})
+    world["desk's quote"] = quoted.raise_for_status().json()["quote_id"]
+    await _upload(cleo, world, "desk's parts")
+    await wait_for(lambda: _stored(cleo, model))
+
+
+async def _customers(cleo: Member, world: dict[str, Any]) -> None:
+    async def added(name: str) -> dict[str, Any]:
+        body = {"name": name, "phone": "+7 900 123-45-67"}
+        answer: dict[str, Any] = (await cleo.post("/v1/customers", json=body)).raise_for_status().json()
+        return answer
+
+    customer, double = await added("Olga"), await added("Olga P.")
+    world |= {"customer": customer["customer_id"], "double": double["customer_id"]}
+    world["contact"] = customer["contacts"][0]["contact_id"]
+    added_layout = (await cleo.post(f"/v1/orders/{world['at the desk']}/layouts", json={})).raise_for_status().json()
+    world["layout"] = added_layout["layout_id"]
+    sent = (await cleo.post(f"/v1/layouts/{world['layout']}/send")).raise_for_status().json()
+    world["link"] = sent["token"]
+    world["seller"] = str(cleo.staff_id)
+    task = (await cleo.post("/v1/tasks", json={"text": "call", "due_on": "2030-01-01"})).raise_for_status().json()
+    world["task"] = task["task_id"]
 
 
 async def _hook(partner: Partner, world: dict[str, Any]) -> None:
@@ -305,12 +365,54 @@ async def _hook(partner: Partner, world: dict[str, Any]) -> None:
     world |= {"hook": hook, "delivery": sent["webhook_id"]}
 
 
-async def _upload(partner: Partner, world: dict[str, Any]) -> None:
+async def _shop(nora: Customer, world: dict[str, Any]) -> None:
+    model = world["customer's model"] = await an_uploaded_model(nora)
+    bought, spare = await submit(nora, model), await submit(nora, model)
+    priced = await order_at(nora, bought, "PRICE_CALCULATED", seconds=30)
+    await order_at(nora, spare, "PRICE_CALCULATED", seconds=30)
+    world["bought"] = bought
+    world["price in the shop"] = {"quote_id": priced["quote"]["quote_id"], "amount": priced["quote"]["amount"]}
+    cancelled = await nora.post(f"/v1/orders/{spare}/cancel", json={"reason": "the matrix"})
+    world["customer's cancellation"] = cancelled.raise_for_status().json()["command_id"]
+    body = {"model": model, "options": [{"alloy": "gold-14k", "finish": "polished"}]}
+    quoted = await nora.post("/v1/quotes", json=body, headers={"Idempotency-Key": new_id().hex})
+    world["customer's quote"] = quoted.raise_for_status().json()["quote_id"]
+    world["order's link"] = (await nora.post(f"/v1/orders/{bought}/links")).raise_for_status().json()["token"]
+    me = (await nora.get("/v1/me")).raise_for_status().json()
+    world |= {"customer's address": me["email"], "password": "battery staple"}  # changed by the row before
+    sign_in = {"email": me["email"], "password": "correct horse"}
+    world["spare session"] = (await nora.post("/v1/sign-in", json=sign_in)).raise_for_status().json()["session_id"]
+    await _upload(nora, world, "customer's parts")
+    await wait_for(lambda: _stored(nora, model))
+
+
+async def _letters(stack: Stack, world: dict[str, Any]) -> None:
+    """What came to somebody who has signed up and then lost their password."""
+    async with await a_customer(stack) as spare:
+        (await spare.post("/v1/password-letters", json={"email": spare.email})).raise_for_status()
+        letters = await letters_to(stack, spare.email, 2)
+    links = [letter["links"][0].rsplit("/", 2) for letter in letters]
+    world |= {{"confirm": "confirmation", "password": "password letter"}[purpose]: token for _, purpose, token in links}
+
+
+async def _layout_for_the_shop(stack: Stack, nora: Customer, cleo: Member, world: dict[str, Any]) -> None:
+    async def known() -> bool:
+        return (await cleo.get(f"/v1/orders/{world['bought']}")).status_code == 200
+
+    await wait_for(known)
+    added = (await cleo.post(f"/v1/orders/{world['bought']}/layouts", json={})).raise_for_status().json()
+    world["layout for the shop"] = added["layout_id"]
+    (await cleo.post(f"/v1/layouts/{added['layout_id']}/send")).raise_for_status()
+    (letter,) = await letters_to(stack, nora.email, subject="The model of your order")
+    world["mailed link"] = letter["links"][0].rpartition("/")[2]
+
+
+async def _upload(partner: httpx.AsyncClient, world: dict[str, Any], name: str) -> None:
     content = a_model_file()
     digest = hashlib.sha256(content).hexdigest()
     body = {"name": "ring.stl", "size_bytes": len(content), "sha256": digest, "multipart": True}
     (await partner.post("/v1/models", json=body)).raise_for_status()
-    world["parts"] = digest
+    world[name] = digest
 
 
 # -- asking -----------------------------------------------------------------------------------------------------------

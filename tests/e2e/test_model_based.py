@@ -467,6 +467,7 @@ class World:
             await wait_for(lambda c=case: self.all_decided(c), PATIENCE_S)
             for view in (0, 1):
                 await wait_for(lambda c=case, v=view: self.sees(c, v), PATIENCE_S)
+            await wait_for(lambda c=case: self.all_told(c), PATIENCE_S)
         records = await asyncio.to_thread(read_to_end, self.bootstrap, dict.fromkeys(told), since_ms=self.since_ms)
         changes: dict[UUID, dict[int, Order]] = {case.order_id: {} for case in self.cases}
         outcomes: dict[UUID, set[tuple[bool, int]]] = {}
@@ -494,6 +495,10 @@ class World:
         report = await audit(databases_of(self.stack), self.bootstrap, [], now=utc_now)
         mine = {case.order_id for case in self.cases}
         assert [f for f in report.findings if f.order_id in mine] == []
+
+    async def all_told(self, case: Case) -> bool:
+        """A refused command shows in no view: its outcome may still lie in the outbox."""
+        return not await self.rows("SELECT FROM outbox WHERE key = $1", str(case.order_id))
 
     async def nothing_waits(self, case: Case) -> bool:
         tables = ("dead_commands", "parked_commands", "early_commands")

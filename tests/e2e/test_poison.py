@@ -20,9 +20,7 @@ from tests.builders import (
     Operator,
     Partner,
     a_model_file,
-    a_partner,
     an_approved_order,
-    an_operator,
     an_uploaded_model,
     as_record,
     order_at,
@@ -43,20 +41,6 @@ from lostwax.kit.kafka_reading import headers_of
 from lostwax.local.places import PROJECT
 from lostwax.local.stack import Stack
 from lostwax.orders.worker import PARKING
-
-
-@pytest.fixture
-async def partner(stack: Stack) -> AsyncIterator[Partner]:
-    client = await a_partner(stack)
-    yield client
-    await client.aclose()
-
-
-@pytest.fixture
-async def operator(stack: Stack) -> AsyncIterator[Operator]:
-    client = await an_operator(stack)
-    yield client
-    await client.aclose()
 
 
 @pytest.fixture
@@ -121,7 +105,7 @@ async def with_a_new_field(stack: Stack, topic: Topic) -> OutgoingRecord:
 
 @pytest.mark.parametrize("topic", topics.ALL, ids=lambda topic: topic.name)
 async def test_poison_is_buried_and_the_rest_flows_on(
-    stack: Stack, partner: Partner, operator: Operator, publisher: Publisher, topic: Topic
+    stack: Stack, partner: Partner, ada: Operator, publisher: Publisher, topic: Topic
 ) -> None:
     await an_approved_order(partner)  # so that every topic has had a message
     content = a_model_file()
@@ -150,7 +134,7 @@ async def test_poison_is_buried_and_the_rest_flows_on(
     await an_uploaded_model(partner, content)
     other = await submit(partner, digest, approve_up_to="1000000")
     await order_at(partner, other, "MANUFACTURING_APPROVED", seconds=30)
-    await ship_by_api(partner, operator, order_id)
+    await ship_by_api(partner, ada, order_id)
 
     expected = len(bad) * len(topic.read_by)
 
@@ -215,7 +199,7 @@ async def the_letter(stack: Stack, topic: Topic, key: str) -> dead.Letter:
 
 
 async def test_a_request_that_met_a_bug_ships_when_it_is_replayed_after_the_mend(
-    stack: Stack, partner: Partner, operator: Operator
+    stack: Stack, partner: Partner, ada: Operator
 ) -> None:
     async with requests_held_back(stack):
         order_id = await submit(partner, await an_uploaded_model(partner), approve_up_to="1000000")
@@ -229,12 +213,12 @@ async def test_a_request_that_met_a_bug_ships_when_it_is_replayed_after_the_mend
         await bug.__aexit__(None, None, None)
     done = lostwax(stack, "dead", "replay", topics.ORDER_REQUESTS.name, str(letter.offset))
     assert done.returncode == 0, done.stderr
-    await ship_by_api(partner, operator, order_id)
+    await ship_by_api(partner, ada, order_id)
 
 
 @pytest.mark.parametrize("settled", ["replay", "discard"])
 async def test_an_order_behind_a_dead_command_is_named_by_the_audit_and_goes_on(
-    stack: Stack, partner: Partner, operator: Operator, publisher: Publisher, settled: str
+    stack: Stack, partner: Partner, ada: Operator, publisher: Publisher, settled: str
 ) -> None:
     order_id = await an_approved_order(partner)
     id_, place = UUID(order_id), partition_of(bucket_of(UUID(order_id)))
@@ -270,4 +254,4 @@ async def test_an_order_behind_a_dead_command_is_named_by_the_audit_and_goes_on(
     assert await decisions(stack, order_id) == (
         {"hold": None, "resume": None} if settled == "replay" else {"hold": "discarded", "resume": "wrong_status"}
     )
-    await ship_by_api(partner, operator, order_id)
+    await ship_by_api(partner, ada, order_id)

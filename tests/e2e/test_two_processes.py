@@ -5,7 +5,7 @@ import asyncio
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,9 +14,7 @@ import pytest
 from tests.builders import (
     Operator,
     Partner,
-    a_partner,
     an_approved_order,
-    an_operator,
     an_uploaded_model,
     submit,
     wait_for,
@@ -27,10 +25,10 @@ from lostwax.local.stack import Stack
 
 
 @contextmanager
-def second_process(stack: Stack, service: str) -> Iterator[str]:
-    """Another process of a running service, on a port of its own; gives its URL, ready."""
+def second_process(stack: Stack, service: str, **otherwise: str) -> Iterator[str]:
+    """Another process of a running service, on a port of its own, some settings `otherwise`; gives its URL."""
     port = a_free_port()
-    given = stack.env(service) | {"LOSTWAX_HTTP_PORT": str(port), "LOSTWAX_INSTANCE": "second"}
+    given = stack.env(service) | {"LOSTWAX_HTTP_PORT": str(port), "LOSTWAX_INSTANCE": "second"} | otherwise
     with (stack.folder / "logs" / f"{service}-second.log").open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "lostwax", "run", service], env=os.environ | given, stdout=log, stderr=log
@@ -61,18 +59,6 @@ async def built_at(stack: Stack, service: str, url: str) -> Any:
     headers = {"Authorization": f"Bearer {stack.console_token(service)}"}
     async with httpx.AsyncClient(headers=headers) as http:
         return (await http.get(f"{url}/v1/rebuild")).raise_for_status().json()["built_at"]
-
-
-@pytest.fixture
-async def partner(stack: Stack) -> AsyncIterator[Partner]:
-    async with await a_partner(stack) as client:
-        yield client
-
-
-@pytest.fixture
-async def ada(stack: Stack) -> AsyncIterator[Operator]:
-    async with await an_operator(stack) as client:
-        yield client
 
 
 async def test_an_order_claimed_at_one_mes_is_not_free_at_the_other(
@@ -128,7 +114,10 @@ async def test_an_order_accepted_at_one_partner_api_is_listed_at_the_other(stack
             assert await built_at(stack, "partner_api", stack.url("partner_api")) == since
 
 
-@pytest.mark.parametrize(("name", "service"), [("mes", "mes"), ("partner-api", "partner_api"), ("orders", "orders")])
+@pytest.mark.parametrize(
+    ("name", "service"),
+    [("mes", "mes"), ("crm", "crm"), ("partner-api", "partner_api"), ("shop", "shop"), ("orders", "orders")],
+)
 async def test_a_rebuild_from_the_command_line_ends_when_it_is_in_force(stack: Stack, name: str, service: str) -> None:
     before = await built_at(stack, service, stack.url(service))
     command = [sys.executable, "-m", "lostwax", "rebuild", name, "--stack", stack.folder.name]
@@ -145,4 +134,4 @@ def test_a_service_without_lists_is_named_with_those_that_have_some(stack: Stack
     command = [sys.executable, "-m", "lostwax", "rebuild", "pricing", "--stack", stack.folder.name]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2
-    assert "mes, partner-api, orders" in done.stderr
+    assert "mes, crm, partner-api, shop, orders" in done.stderr

@@ -3,6 +3,7 @@
 Runs last of the package (by its name), on the orders that the others shipped.
 """
 
+import asyncio
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -11,8 +12,10 @@ from pathlib import Path
 from uuid import UUID
 
 import asyncpg
+import duckdb
 import msgspec
 import pytest
+from tests.builders import a_partner, an_uploaded_model, wait_for
 
 from lostwax.audit.run import Report
 from lostwax.audit.verdict import Kind
@@ -35,11 +38,13 @@ def shard_dsns(stack: Stack) -> list[str]:
 
 @asynccontextmanager
 async def an_order_row(stack: Stack) -> AsyncIterator[tuple[asyncpg.Connection, str, asyncpg.Record]]:
-    """A shipped order: a connection to its shard, the other shard's address, its row."""
+    """A partner's shipped order: a connection to its shard, the other shard's address, its row."""
     first, second = shard_dsns(stack)
     connection = await asyncpg.connect(first)
     try:
-        row = await connection.fetchrow("SELECT * FROM orders WHERE status = 'SHIPPED' ORDER BY order_id LIMIT 1")
+        row = await connection.fetchrow(
+            "SELECT * FROM orders WHERE status = 'SHIPPED' AND channel = 'partner_api' ORDER BY order_id LIMIT 1"
+        )
         assert row is not None
         yield connection, second, row
     finally:
@@ -65,6 +70,39 @@ def test_it_is_clean_before(rough_stack: Stack, journal: Path) -> None:
     code, report = audited(rough_stack, journal)
     assert report.findings == []
     assert code == 0
+
+
+@asynccontextmanager
+async def spoilt(stack: Stack, sql: str, mend: str, order_id: UUID) -> AsyncIterator[None]:
+    """The warehouse with something wrong about an order, which nobody else did; and mended."""
+    path = stack.env("reporting")["LOSTWAX_WAREHOUSE"].removeprefix("duckdb://")
+    for statement in (sql, mend):
+        await asyncio.to_thread(stack.stop, "reporting")
+        try:
+            with duckdb.connect(path) as warehouse:
+                warehouse.execute(statement, [str(order_id)])
+        finally:
+            await asyncio.to_thread(stack.start_one, "reporting")
+        if statement is sql:
+            yield
+
+
+@pytest.mark.parametrize(
+    ("sql", "mend", "says"),
+    [
+        ("UPDATE orders SET deleted = 1 WHERE order_id = ?", "UPDATE orders SET deleted = 0 WHERE order_id = ?",
+         "reports do not know of it"),
+        ("UPDATE orders SET amount_minor = amount_minor + 1 WHERE order_id = ?",
+         "UPDATE orders SET amount_minor = amount_minor - 1 WHERE order_id = ?", "reports have amount_minor"),
+    ],
+)  # fmt: skip
+async def test_an_order_that_reports_lack_or_tell_differently_is_named(
+    rough_stack: Stack, sql: str, mend: str, says: str
+) -> None:
+    async with an_order_row(rough_stack) as (_, _, row), spoilt(rough_stack, sql, mend, row["order_id"]):
+        code, report = audited(rough_stack, None, "--reports-settle", "2")
+    assert (code, named(report, Kind.UNREPORTED)) == (1, {row["order_id"]})
+    assert [says in f.detail for f in report.findings] == [True]
 
 
 async def test_a_deleted_order_is_missing(rough_stack: Stack) -> None:
@@ -157,6 +195,86 @@ async def test_an_order_that_a_reader_sees_differently_is_named(rough_stack: Sta
         assert await own.fetchval("SELECT body FROM orders WHERE order_id = $1", row["order_id"]) == row["body"]
     finally:
         await own.close()
+
+
+@pytest.fixture
+async def quote_id(rough_stack: Stack) -> AsyncIterator[UUID]:
+    """A quote that was asked for and priced; gone everywhere afterwards."""
+    places = [*shard_dsns(rough_stack), rough_stack.env("partner_api")["LOSTWAX_DATABASE_URL"]]
+    async with await a_partner(rough_stack) as partner:
+        wish = {"model": await an_uploaded_model(partner), "options": [{"alloy": "brass", "finish": "polished"}]}
+        asked = await partner.post("/v1/quotes", json=wish, headers={"Idempotency-Key": new_id().hex})
+        quote = asked.raise_for_status().json()
+
+        async def priced() -> bool:
+            seen = (await partner.get(f"/v1/quotes/{quote['quote_id']}")).raise_for_status().json()
+            return bool(seen["state"] == "priced")
+
+        await wait_for(priced)
+    yield UUID(quote["quote_id"])
+    for dsn in places:
+        connection = await asyncpg.connect(dsn)
+        await connection.execute("DELETE FROM quotes WHERE quote_id = $1", UUID(quote["quote_id"]))
+        await connection.close()
+
+
+@pytest.mark.parametrize(
+    ("place", "sql", "kind"),
+    [
+        ("orders", "DELETE FROM quotes WHERE quote_id = $1", Kind.MISSING),
+        ("orders", "UPDATE quotes SET state = 'requested', requested_at = now() - interval '1 hour'"
+                   " WHERE quote_id = $1", Kind.STUCK),
+        ("orders", "UPDATE quotes SET body = body || '{\"reference\": \"other\"}' WHERE quote_id = $1", Kind.DIFFERS),
+        ("partner_api", "UPDATE quotes SET version = 1 WHERE quote_id = $1", Kind.DIFFERS),
+        ("partner_api", "DELETE FROM quotes WHERE quote_id = $1", Kind.UNREQUESTED),
+    ],
+)  # fmt: skip
+async def test_a_quote_that_is_lost_unanswered_or_seen_differently_is_named(
+    rough_stack: Stack, quote_id: UUID, place: str, sql: str, kind: Kind
+) -> None:
+    code, report = audited(rough_stack)
+    assert (code, report.findings, report.quotes >= 1) == (0, [], True)
+    dsns = shard_dsns(rough_stack) if place == "orders" else [rough_stack.env(place)["LOSTWAX_DATABASE_URL"]]
+    for dsn in dsns:
+        connection = await asyncpg.connect(dsn)
+        await connection.execute(sql, quote_id)
+        await connection.close()
+    code, report = audited(rough_stack)
+    assert (code, [(f.kind, f.order_id, f.quote_id) for f in report.findings]) == (1, [(kind, None, quote_id)])
+
+
+async def test_a_quote_on_two_shards_is_doubled(rough_stack: Stack, quote_id: UUID) -> None:
+    first, second = [await asyncpg.connect(dsn) for dsn in shard_dsns(rough_stack)]
+    try:
+        for here, there in ((first, second), (second, first)):
+            row = await here.fetchrow("SELECT * FROM quotes WHERE quote_id = $1", quote_id)
+            if row is not None:
+                places = ", ".join(f"${n + 1}" for n in range(len(row)))
+                await there.execute(f"INSERT INTO quotes ({', '.join(row.keys())}) VALUES ({places})", *row.values())
+                break
+        code, report = audited(rough_stack)
+    finally:
+        await first.close()
+        await second.close()
+    assert (code, [(f.kind, f.quote_id) for f in report.findings]) == (1, [(Kind.DOUBLED, quote_id)])
+
+
+@pytest.mark.parametrize("lost", [True, False], ids=["that Orders never got", "whose prices the door never got"])
+async def test_a_quote_is_sent_again(rough_stack: Stack, quote_id: UUID, lost: bool) -> None:
+    door = await asyncpg.connect(rough_stack.env("partner_api")["LOSTWAX_DATABASE_URL"])
+    await door.execute("UPDATE quotes SET version = 0, quote_body = NULL WHERE quote_id = $1", quote_id)
+    try:
+        for dsn in shard_dsns(rough_stack) if lost else ():
+            shard = await asyncpg.connect(dsn)
+            await shard.execute("DELETE FROM quotes WHERE quote_id = $1", quote_id)
+            await shard.close()
+        _, report = audited(rough_stack)
+        assert named(report, Kind.MISSING if lost else Kind.DIFFERS) == {None}
+        code, report = audited(rough_stack, None, "--redrive")
+        assert (code, report.findings) == (0, [])
+        assert await door.fetchval("SELECT quote_body->>'state' FROM quotes WHERE quote_id = $1", quote_id) == "priced"
+    finally:
+        await door.close()
 
 
 async def test_a_request_that_orders_never_got_is_sent_again(rough_stack: Stack) -> None:

@@ -190,6 +190,27 @@ async def test_pushes_do_not_wait_for_a_redis_that_is_known_to_be_away(things: T
     assert await things.unshown() == 0
 
 
+async def test_a_full_disk_is_tried_again_but_not_without_pause(things: Things, valkey: OwnValkey) -> None:
+    """What Redis lacks cannot be noted then, and is not read from Redis until it could be."""
+    user, thing = await things.user(), new_id()
+    await things.put(user, thing, 1)
+    await things.pool.execute(
+        "CREATE SEQUENCE tries;"
+        "CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS $$"
+        "BEGIN PERFORM nextval('tries'); RAISE EXCEPTION 'no space left' USING ERRCODE = '53100'; END $$;"
+        "CREATE TRIGGER full_disk BEFORE INSERT ON unshown FOR EACH ROW EXECUTE FUNCTION full_disk()"
+    )
+    valkey.signal(signal.SIGSTOP)
+    await things.put(user, thing, 2)
+    valkey.signal(signal.SIGCONT)
+    before = await things.pool.fetchval("SELECT last_value FROM tries")
+    await asyncio.sleep(2)
+    assert 2 <= await things.pool.fetchval("SELECT last_value FROM tries") - before <= 12
+    assert await shown(user) is None
+    await things.pool.execute("DROP TRIGGER full_disk ON unshown")
+    await until_shown(user, {thing: 2}, lambda found: found != {thing: 2})
+
+
 async def test_what_one_user_cannot_show_another_shows(things: Things) -> None:
     well = await things.user()
     cut_off = await things.user("redis://127.0.0.1:9/0", trusted=False)

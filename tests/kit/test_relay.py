@@ -239,11 +239,12 @@ async def test_a_rate_is_honoured(post: Post) -> None:
     await post.write(topic, key, range(300))
     started = time.monotonic()
     async with relaying(post) as relay:
+        await wait_for(lambda: relay.published > 0)
         for _ in range(20):
             await asyncio.sleep(0.05)
             published = relay.published
             assert published <= 10 + 60 * (time.monotonic() - started) + 1
-        assert 0 < relay.published < 300
+        assert relay.published < 300
         await set_limit(post.pool, topic.name, Publishing())
         await wait_for(post.empty)
     post.check_all_arrived_in_order(repeats=False)
@@ -312,4 +313,5 @@ async def test_with_kafka_away_rows_stay_and_go_out_in_order_when_it_is_back(pos
         assert len(post.written) > 100
     post.check_all_arrived_in_order(repeats=True)
     for process in stack.status():
-        await asyncio.to_thread(stack.wait_ready, process.name)
+        if process.state != "stopped":
+            await asyncio.to_thread(stack.wait_ready, process.name)

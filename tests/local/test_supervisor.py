@@ -24,7 +24,7 @@ from lostwax.local.processes import Program, is_alive, started_ticks
 from lostwax.local.servers.seaweedfs import MODELS, STAGING
 from lostwax.local.stack import NotRunning, Stack, StackFailed
 
-SERVERS = {"pg-main", "pg-shard-0", "pg-shard-1", "redis", "kafka", "s3"}
+SERVERS = {"pg-main", "pg-shard-0", "pg-shard-1", "redis", "kafka", "s3", "mail"}
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +40,12 @@ def folder() -> Iterator[Path]:
 def running(stack: Stack) -> dict[str, tuple[int, int]]:
     """Who runs: number and start of each process, by name."""
     return {p.name: (p.pid, p.ticks) for p in stack.status() if p.pid is not None and p.ticks is not None}
+
+
+def niceness(pid: int) -> tuple[int, int]:
+    """Of a process in its session, and of its session among the others where the kernel lets us say so."""
+    own, session = os.getpriority(os.PRIO_PROCESS, pid), Path(f"/proc/{pid}/autogroup")
+    return own, int(session.read_text().split()[-1]) if os.access(session, os.W_OK) else own
 
 
 def eventually_gone(processes: dict[str, tuple[int, int]], within_s: float) -> list[str]:
@@ -62,6 +68,9 @@ def test_status_tells_what_runs_and_down_ends_it(folder: Path) -> None:
         for name, (pid, ticks) in processes.items():
             assert started_ticks(pid) == ticks
             assert not ports.is_free(by_name[name].port)
+        assert niceness(processes["pg-main"][0]) == (0, 0)
+        assert niceness(processes["kafka"][0]) == (5, 5)
+        assert niceness(processes["mail"][0]) == (7, 7)
     assert eventually_gone(processes, 0) == []
     with pytest.raises(NotRunning):
         stack.status()

@@ -251,6 +251,17 @@ async def test_changes_during_rebuilds_are_not_lost(workshop: Workshop, redis_ur
     await client.aclose()
 
 
+async def test_a_change_that_finds_no_lists_has_them_built_though_nobody_looks(
+    workshop: Workshop, redis_url: str
+) -> None:
+    rebuilds = workshop.lists.rebuilds
+    client: Any = redis.asyncio.from_url(redis_url)
+    await client.flushdb()
+    await client.aclose()
+    await handlers.take_changes(workshop, orders_of_a_day(5, seed=8))
+    await wait_for(lambda: workshop.lists.rebuilds > rebuilds)
+
+
 async def test_while_redis_is_not_to_be_trusted_the_database_answers_the_same(
     workshop: Workshop, redis_url: str
 ) -> None:

@@ -1,6 +1,7 @@
 """The operators' page over HTTP: sign-in and out, what protects it, its files."""
 
 import re
+import tomllib
 from collections.abc import AsyncIterator
 from http.cookies import Morsel, SimpleCookie
 
@@ -9,7 +10,9 @@ import pytest
 import pytest_asyncio
 from tests.builders import an_operator
 
+from lostwax.kit.house import LANGUAGES
 from lostwax.local.stack import Stack
+from lostwax.mes.pages import WEB
 
 NAME = "Ida <b>Gold</b> & Söhne"
 NOBODY = "lwo_of_nobody"
@@ -32,6 +35,16 @@ async def browser(stack: Stack) -> AsyncIterator[httpx.AsyncClient]:
 
 def cookie_set(response: httpx.Response) -> Morsel[str]:
     return SimpleCookie(response.headers["set-cookie"])["staff"]
+
+
+def test_what_the_script_says_has_words_in_both_languages() -> None:
+    words = {language: tomllib.loads((WEB / f"{language}.toml").read_text()) for language in LANGUAGES}
+    said = {f"page {key}" for key in re.findall(r'say\("([^"]+)"', (WEB / "page.js").read_text())}
+    assert len(said) > 20
+    assert said <= set(words["en"])
+    assert set(words["en"]) <= set(words["ru"])
+    for key, english in words["en"].items():
+        assert set(re.findall(r"\{\w+\}", english)) == set(re.findall(r"\{\w+\}", words["ru"][key])), key
 
 
 async def test_who_is_not_signed_in_is_asked_for_a_badge(browser: httpx.AsyncClient) -> None:
@@ -111,9 +124,11 @@ async def test_the_page_runs_nothing_but_its_own_files(browser: httpx.AsyncClien
         )
 
 
-async def test_its_files_are_kept_by_browsers_until_they_change(browser: httpx.AsyncClient) -> None:
+async def test_its_files_are_kept_by_browsers_until_they_change(browser: httpx.AsyncClient, badge: str) -> None:
+    await browser.post("/sign-in", data={"badge": badge})
     page = (await browser.get("/")).text
-    types = {"page.css": "text/css; charset=utf-8", "page.js": "text/javascript; charset=utf-8"}
+    css, js = "text/css; charset=utf-8", "text/javascript; charset=utf-8"
+    types = {"house.css": css, "page.css": css, "house.js": js, "page.js": js}
     for name, media_type in types.items():
         found = re.search(rf'"(/web/{re.escape(name)}\?v=\w+)"', page)
         assert found is not None

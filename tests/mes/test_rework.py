@@ -1,33 +1,8 @@
 """Rework, and claims that end because their order moves on, through the running services."""
 
-from collections.abc import AsyncIterator
 from typing import Any
 
-import pytest
-from tests.builders import Operator, Partner, a_partner, an_approved_order, an_operator, order_at, wait_for
-
-from lostwax.local.stack import Stack
-
-
-@pytest.fixture
-async def partner(stack: Stack) -> AsyncIterator[Partner]:
-    client = await a_partner(stack)
-    yield client
-    await client.aclose()
-
-
-@pytest.fixture
-async def ada(stack: Stack) -> AsyncIterator[Operator]:
-    client = await an_operator(stack, "Ada")
-    yield client
-    await client.aclose()
-
-
-@pytest.fixture
-async def ben(stack: Stack) -> AsyncIterator[Operator]:
-    client = await an_operator(stack, "Ben")
-    yield client
-    await client.aclose()
+from tests.builders import Operator, Partner, an_approved_order, order_at, wait_for
 
 
 async def takes(operator: Operator, order_id: str) -> None:

@@ -11,9 +11,7 @@ from tests.builders import (
     Operator,
     Partner,
     a_member,
-    a_partner,
     an_approved_order,
-    an_operator,
     order_at,
     wait_for,
 )
@@ -26,20 +24,6 @@ from lostwax.mes import handlers
 from lostwax.mes.handlers import Workshop
 
 NO_LISTS: Any = None  # expiring claims shows nothing by itself
-
-
-@pytest.fixture
-async def partner(stack: Stack) -> AsyncIterator[Partner]:
-    client = await a_partner(stack)
-    yield client
-    await client.aclose()
-
-
-@pytest.fixture
-async def ada(stack: Stack) -> AsyncIterator[Operator]:
-    client = await an_operator(stack, "Ada")
-    yield client
-    await client.aclose()
 
 
 @pytest.fixture

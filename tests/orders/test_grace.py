@@ -9,7 +9,16 @@ from uuid import UUID
 
 import httpx
 import pytest
-from tests.builders import ACCOUNT, NOON, a_model_file, a_request, a_specification, service_token, wait_for
+from tests.builders import (
+    ACCOUNT,
+    NOON,
+    a_model_file,
+    a_quote_request,
+    a_request,
+    a_specification,
+    service_token,
+    wait_for,
+)
 from tests.conftest import NewDatabase
 
 import lostwax.orders
@@ -17,11 +26,13 @@ from lostwax.contracts import catalogue
 from lostwax.contracts.ids import bucket_of, bucket_of_digest, new_id
 from lostwax.contracts.models import MODEL_REMOVED, ModelNeeded, ModelReferenced, ModelStored, ModelUploaded
 from lostwax.contracts.orders import ModelReady, ModelRef
+from lostwax.contracts.quotes import KEPT
+from lostwax.kit.clock import utc_now
 from lostwax.kit.objects import Bucket, S3Settings, StorageAway
 from lostwax.kit.postgres import open_pool, session_lock
 from lostwax.kit.shards import Shard, ShardMap, assign_first_buckets
 from lostwax.local.stack import Stack
-from lostwax.orders import changes, grace, handlers, model_handlers, models_store
+from lostwax.orders import changes, grace, handlers, model_handlers, models_store, quote_handlers
 from lostwax.orders.changes import Orders
 
 GRACE = timedelta(days=30)
@@ -283,15 +294,35 @@ async def test_services_read_and_write_models_as_they_are_entitled(stack: Stack)
     path = f"/v1/models/{digest}"
     async with httpx.AsyncClient(base_url=stack.url("orders"), timeout=20) as http:
         assert (await http.put(path, content=content, headers=of("mes"))).status_code == 403
-        assert (await http.put(path, content=content, headers=of("crm"))).status_code == 403
+        assert (await http.put(path, content=content, headers=of("pricing"))).status_code == 403
         other = await http.put(path, content=content + b" ", headers=of("partner_api"))
         assert (other.status_code, other.json()["type"]) == (422, "/problems/digest-differs")
         assert (await http.get(path, headers=of("mes"))).status_code == 404
         assert (await http.put(path, content=content, headers=of("partner_api"))).status_code == 201
-        assert (await http.put(path, content=content, headers=of("partner_api"))).status_code == 200
+        assert (await http.put(path, content=content, headers=of("crm"))).status_code == 200
         seen = (await http.get(path, headers=of("mes"))).json()
         assert (seen["size_bytes"], seen["references"], seen["remove_after"]) == (len(content), [], None)
         link = (await http.get(f"{path}/link", headers=of("mes"))).json()["url"]
         assert (await http.get(link)).content == content
         too_large = await http.put(path, content=iter_of_megabytes(65), headers=of("partner_api"))
         assert too_large.status_code == 413
+
+
+async def test_quotes_are_forgotten_when_they_are_long_over_and_not_taken_up_again(orders: Orders) -> None:
+    asked = [a_quote_request(a_specification(), requested_at=utc_now()) for _ in range(8)]
+
+    async def take_up() -> None:
+        for shard in orders.shards.shards:
+            own = [request for request in asked if orders.shards.of(bucket_of(request.quote_id)) is shard]
+            await quote_handlers.create_quotes(orders, shard, own)
+
+    async def there() -> int:
+        return sum([await shard.pool.fetchval("SELECT count(*) FROM quotes") for shard in orders.shards.shards])
+
+    Clock.now = utc_now()
+    await take_up()
+    await sweep_at(orders, utc_now() + KEPT - timedelta(minutes=1))
+    assert await there() == 8
+    await sweep_at(orders, utc_now() + KEPT + timedelta(minutes=1))
+    await take_up()
+    assert await there() == 0

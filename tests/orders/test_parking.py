@@ -428,7 +428,7 @@ async def test_the_audit_names_who_waits_and_who_waits_for_nothing(orders: Order
     await worker.dead_watch(orders).before_burial(burial_of(messages[0]))
     await worker.commands(orders)(messages[1:])
     everything = await parked(
-        Databases(partner_api="", mes="", crm="", shards=tuple(s.dsn for s in orders.shards.shards))
+        Databases(partner_api="", shop="", mes="", crm="", shards=tuple(s.dsn for s in orders.shards.shards))
     )
     (mine,) = [mark for mark in everything if mark.order_id == order.order_id]
     assert (mine.place, mine.waiting) == (messages[0].place, 2)

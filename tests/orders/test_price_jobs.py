@@ -260,16 +260,37 @@ async def test_never_more_than_the_window_is_out_however_it_is_asked_for(orders:
 
     async def desks() -> None:
         while not over:
-            async with a_desk(orders), a_desk(orders):
+            async with a_desk(orders) as one, a_desk(orders) as other:
+                await wait_for(lambda: one.active or other.active)  # however long a busy machine takes to start one
                 await asyncio.sleep(0.15)
 
-    working = asyncio.create_task(desks())
-    async with asyncio.timeout(30):
-        await asyncio.gather(come(), look())
-    over = True
-    await working
+    async with asyncio.timeout(60):
+        working = asyncio.create_task(desks())
+        try:
+            await asyncio.gather(come(), look())
+        finally:
+            over = True
+            await working
     assert most == QUICK
     assert sorted(await ids_published(orders)) == sorted(jobs)
+
+
+async def test_a_desk_ends_though_its_connection_does_not_close_in_time(
+    orders: Orders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def never(self: object, *, timeout: float | None = None) -> None:
+        raise TimeoutError
+
+    desk = Desk(orders, shard_of(orders), TERMS)
+    task = asyncio.create_task(desk.run())
+    await wait_for(lambda: desk.active)
+    with monkeypatch.context() as patched:
+        patched.setattr(asyncpg.Connection, "close", never)
+        task.cancel()
+        await asyncio.wait([task], timeout=5)
+    assert task.cancelled()
+    async with a_desk(orders) as other:  # nor does what it left behind keep the lock
+        await wait_for(lambda: other.active)
 
 
 async def test_of_two_desks_one_works_and_the_other_takes_over(orders: Orders) -> None:

@@ -8,22 +8,15 @@ from uuid import UUID
 import asyncpg
 import httpx
 import pytest
-from tests.builders import Partner, a_partner, an_uploaded_model, order_at, service_token, submit, wait_for
+from tests.builders import Partner, an_uploaded_model, order_at, service_token, submit, wait_for
 from tests.conftest import NewDatabase
 
+from lostwax.channel import store
 from lostwax.contracts.announcements import digest_of
 from lostwax.contracts.ids import new_id
 from lostwax.kit.announcing import NextBatch
 from lostwax.local.stack import Stack
-from lostwax.partner_api import store
 from lostwax.partner_api.main import MIGRATIONS
-
-
-@pytest.fixture
-async def partner(stack: Stack) -> AsyncIterator[Partner]:
-    client = await a_partner(stack)
-    yield client
-    await client.aclose()
 
 
 @pytest.fixture

@@ -1,7 +1,5 @@
 """A partner cancels, changes and retries orders through the running services."""
 
-from collections.abc import AsyncIterator
-
 import pytest
 from tests.builders import (
     Partner,
@@ -15,13 +13,6 @@ from tests.builders import (
 )
 
 from lostwax.local.stack import Stack
-
-
-@pytest.fixture
-async def partner(stack: Stack) -> AsyncIterator[Partner]:
-    client = await a_partner(stack)
-    yield client
-    await client.aclose()
 
 
 async def outcome(partner: Partner, command_id: str) -> dict[str, str]:

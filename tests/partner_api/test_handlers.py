@@ -9,16 +9,16 @@ import pytest
 from tests.builders import NOON, a_digest, order_views
 from tests.conftest import NewDatabase
 
+from lostwax.channel import api, handlers
+from lostwax.channel.domain import Client
+from lostwax.channel.handlers import Door, Wish
+from lostwax.channel.models import Models
 from lostwax.contracts.ids import new_id
-from lostwax.contracts.orders import ModelRef
+from lostwax.contracts.orders import ActorKind, ModelRef
 from lostwax.kit.postgres import open_pool
 from lostwax.kit.problems import Problem
 from lostwax.local.stack import Stack
-from lostwax.partner_api import api, handlers
-from lostwax.partner_api.domain import Client
-from lostwax.partner_api.handlers import Door, Wish
 from lostwax.partner_api.main import MIGRATIONS
-from lostwax.partner_api.models import Models
 
 CLIENT = Client(new_id(), "Partner & Co")
 
@@ -29,7 +29,7 @@ async def door(stack: Stack, new_database: NewDatabase) -> AsyncIterator[Door]:
     pool = await open_pool(dsn, name="test", size=4)
     views = order_views(stack, dsn, pool)
     models = Models(pool, None, largest_model_bytes=1_000_000)  # type: ignore[arg-type]
-    yield Door(pool, models, views, now=lambda: NOON)
+    yield Door("partner_api", ActorKind.PARTNER, pool, models, views, now=lambda: NOON)
     await views.close()
     await pool.close()
 

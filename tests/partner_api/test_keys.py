@@ -41,12 +41,6 @@ KEYED = [o for o in SERVICES["partner_api"][1]() if o.auth == AUTH]
 
 
 @pytest.fixture
-async def partner(stack: Stack) -> AsyncIterator[Partner]:
-    async with await a_partner(stack) as client:
-        yield client
-
-
-@pytest.fixture
 async def database(stack: Stack) -> AsyncIterator[Connection]:
     connection = await asyncpg.connect(stack.env("partner_api")["LOSTWAX_DATABASE_URL"])
     yield connection

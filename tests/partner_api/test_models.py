@@ -29,18 +29,19 @@ from tests.builders import (
 )
 from tests.conftest import NewDatabase
 
+from lostwax.channel import models, models_store
+from lostwax.channel.models import Models, part_size, part_sizes, staging_key
+from lostwax.channel.staging import Janitor
 from lostwax.contracts.ids import new_id
 from lostwax.contracts.models import MODEL_REMOVED, ModelStored
 from lostwax.contracts.orders import PriceFailure
+from lostwax.contracts.quotes import KEPT
 from lostwax.kit.clock import utc_now
 from lostwax.kit.objects import Bucket, S3Settings, StorageAway
 from lostwax.kit.postgres import open_pool, session_lock
 from lostwax.kit.problems import Problem
 from lostwax.local.stack import Stack
-from lostwax.partner_api import models, models_store
 from lostwax.partner_api.main import MIGRATIONS
-from lostwax.partner_api.models import Models, part_size, part_sizes, staging_key
-from lostwax.partner_api.staging import Janitor
 
 MB = 1024 * 1024
 
@@ -279,6 +280,22 @@ async def test_uploads_that_are_never_ordered_expire_and_leave_nothing(own: Mode
     again, link = await models.register_model(own, ACCOUNT, "a.stl", 1, single)
     assert (again.state, again.upload, again.failure) == ("registered", 2, None)
     assert link is not None
+
+
+async def test_quotes_are_forgotten_when_they_are_long_over(own: Models) -> None:
+    janitor = Janitor(staging_days=7)
+    await own.pool.execute(
+        "INSERT INTO quotes (quote_id, client_id, idempotency_key, request_hash, requested_at, body)"
+        " SELECT id, $2, id::text, '', now(), '{}' FROM unnest($1::uuid[]) AS given(id)",
+        [new_id() for _ in range(250)],
+        ACCOUNT,
+    )
+    own.now = lambda: utc_now() + KEPT - timedelta(minutes=1)
+    assert await janitor.clear(own)
+    assert await own.pool.fetchval("SELECT count(*) FROM quotes") == 250
+    own.now = lambda: utc_now() + KEPT + timedelta(minutes=1)
+    assert await janitor.clear(own)
+    assert await own.pool.fetchval("SELECT count(*) FROM quotes") == 0
 
 
 async def test_what_could_not_be_cleared_is_cleared_later_and_by_one_process(own: Models, tmp_path: Path) -> None:

@@ -25,15 +25,15 @@ from tests.builders import (
 )
 from tests.conftest import NewDatabase
 
+from lostwax.channel import handlers, store
+from lostwax.channel.domain import Client
+from lostwax.channel.handlers import Door
 from lostwax.contracts.ids import new_id
-from lostwax.contracts.orders import Order, Status
+from lostwax.contracts.orders import ActorKind, Order, Status
 from lostwax.kit.clock import utc_now
 from lostwax.kit.postgres import Pool, open_pool
 from lostwax.kit.problems import Problem
 from lostwax.local.stack import Stack
-from lostwax.partner_api import handlers, store
-from lostwax.partner_api.domain import Client
-from lostwax.partner_api.handlers import Door
 from lostwax.partner_api.main import MIGRATIONS
 
 ADA, BEN = Client(new_id(), "Ada's"), Client(new_id(), "Ben's")
@@ -52,7 +52,7 @@ async def door(stack: Stack, new_database: NewDatabase) -> AsyncIterator[OwnDoor
     await pool.executemany(
         "INSERT INTO clients (client_id, name) VALUES ($1, $2)", [(c.client_id, c.name) for c in (ADA, BEN)]
     )
-    made = OwnDoor(pool, None, order_views(stack, dsn, pool, ONE_DAY), now=utc_now)  # type: ignore[arg-type]
+    made = OwnDoor("partner_api", ActorKind.PARTNER, pool, None, order_views(stack, dsn, pool, ONE_DAY), now=utc_now)  # type: ignore[arg-type]
     made.dsn = dsn
     running = asyncio.create_task(made.views.run())
     await wait_for(lambda: made.views.rebuilds and made.views.trusted)

@@ -4,11 +4,12 @@ import httpx
 import pytest
 from tests.builders import a_partner, an_uploaded_model, order_at, service_token, submit, wait_for
 
+from lostwax.channel import orders_client
 from lostwax.contracts.ids import new_id
 from lostwax.kit.auth import ServiceSigner
+from lostwax.kit.neighbours import Neighbour
 from lostwax.kit.problems import Problem
 from lostwax.local.stack import Stack
-from lostwax.partner_api.orders_client import OrdersClient
 
 
 async def test_the_owner_sees_the_place_of_a_price_and_nobody_else_does(stack: Stack) -> None:
@@ -50,11 +51,11 @@ async def test_the_owner_sees_the_place_of_a_price_and_nobody_else_does(stack: S
 
 async def test_with_orders_away_it_says_so(stack: Stack) -> None:
     signer = ServiceSigner("partner_api", stack.env("partner_api")["LOSTWAX_SERVICE_KEY"])
-    client = OrdersClient("http://127.0.0.1:9", signer)
+    orders = Neighbour("orders", "http://127.0.0.1:9", signer)
     try:
         with pytest.raises(Problem) as problem:
-            await client.price_job(new_id())
+            await orders_client.price_job(orders, new_id())
     finally:
-        await client.close()
+        await orders.close()
     assert (problem.value.status, problem.value.code) == (503, "orders-away")
     assert problem.value.headers["Retry-After"]

@@ -12,8 +12,9 @@ import msgspec
 from lostwax.audit import sources
 from lostwax.audit.journal import Acknowledged
 from lostwax.audit.sources import Databases, Parked
-from lostwax.audit.verdict import LIMITS, Finding, Kind, judge
+from lostwax.audit.verdict import Finding, Kind, judge, judge_quote
 from lostwax.contracts import topics
+from lostwax.contracts.limits import LIMITS
 from lostwax.contracts.orders import Status
 from lostwax.kit.dead import Letter
 
@@ -24,18 +25,24 @@ _RELEASE_LIMIT = timedelta(minutes=2)
 
 
 class Report(msgspec.Struct, frozen=True):
-    """What an audit found. `orders`: how many are in Orders; `acknowledged`: how many clients were told of;
-    `announced`: how many channels have announced to Orders; `expected`: how many of those have not arrived."""
+    """What an audit found. `orders`, `quotes`: how many are in Orders; `acknowledged`: how many clients were told of;
+    `requested`: how many came through channels, `by_channel`: through which;
+    `announced`: how many channels have announced to Orders; `expected`: how many of those have not arrived.
+    `reported`: how many reports have; None when they were not asked, `not_compared` says why."""
 
     at: datetime
     seconds: float
     acknowledged: int
     requested: int
+    by_channel: dict[str, int]
     announced: int
     expected: int
     orders: int
     by_status: dict[str, int]
     findings: list[Finding]
+    quotes: int = 0
+    reported: int | None = None
+    not_compared: str | None = None
 
     @property
     def clean(self) -> bool:
@@ -50,9 +57,11 @@ async def audit(
     now: Callable[[], datetime],
     limits: Mapping[Status, timedelta] = LIMITS,
     settle_s: float = 10,
+    reports_s: float = 120,
 ) -> Report:
-    """Audit every order. What seems wrong is looked at again for up to `settle_s` seconds, since orders move on while
-    the databases are read one after the other. Raises the database's or the broker's own error when one is away."""
+    """Audit every order and every quote. What seems wrong is looked at again for up to `settle_s` seconds, since orders
+    move on while the databases are read one after the other; what only reports lack, up to `reports_s`, since change
+    capture follows at its own pace. Raises the database's or the broker's own error when one is away."""
     started = time.monotonic()
     acknowledged: dict[UUID, Acknowledged] = {}
     findings: list[Finding] = []
@@ -65,23 +74,41 @@ async def audit(
             findings.append(Finding(Kind.DOUBLED, entry.order_id, detail))
     for submission, ids in await sources.doubled_submissions(databases):
         findings += [Finding(Kind.DOUBLED, i, f"one of {len(ids)} orders for submission {submission}") for i in ids]
+    try:
+        await sources.reports_answer(databases)
+    except sources.ReportsAway as error:
+        findings.append(Finding(Kind.UNREPORTED, None, f"Reporting does not answer: {error}"))
+        reports = sources.Reports(why_not="it does not answer")
+        databases = msgspec.structs.replace(databases, reports=reports)
     statuses: Counter[str] = Counter()
-    requested = 0
+    channels: Counter[str] = Counter()
+    requested = reported = 0
+    unreported: set[UUID] = set()
     suspects: dict[UUID, list[Finding]] = {}
     async for known in sources.known_orders(databases, acknowledged):
         requested += known.requested
+        channels.update(known.channels)
+        reported += known.reported is not None
         if known.in_orders:
             statuses[known.in_orders[0].status.value] += 1
         if wrong := judge(known, now(), limits):
             suspects[known.order_id] = wrong
-    while suspects and time.monotonic() - started < settle_s:
+            if known.compared and known.reported is None:
+                unreported.add(known.order_id)
+    while suspects and time.monotonic() - started < (reports_s if _only_unreported(suspects) else settle_s):
         await asyncio.sleep(_LOOK_AGAIN_S)
         again: dict[UUID, list[Finding]] = {}
         async for known in sources.known_orders(databases, acknowledged, list(suspects)):
+            if known.reported is not None and known.order_id in unreported:
+                unreported.remove(known.order_id)
+                reported += 1
             if wrong := judge(known, now(), limits):
                 again[known.order_id] = wrong
         suspects = again
     findings += [finding for wrong in suspects.values() for finding in wrong]
+    # After the orders' turn, of whose time to settle it must take none.
+    quotes, wrong_quotes = await _quotes(databases, now, limits.get(Status.SUBMITTED), settle_s)
+    findings += wrong_quotes
     for name, (rows, oldest) in (await sources.unpublished(databases)).items():
         if now() - oldest > _OUTBOX_LIMIT:
             findings.append(Finding(Kind.STUCK, None, f"{rows} messages wait in the outbox of {name} since {oldest}"))
@@ -98,12 +125,37 @@ async def audit(
         seconds=round(time.monotonic() - started, 3),
         acknowledged=len(acknowledged),
         requested=requested,
+        by_channel=dict(sorted(channels.items())),
         announced=announced.announced,
         expected=announced.expected,
         orders=sum(statuses.values()),
         by_status=dict(sorted(statuses.items())),
+        quotes=quotes,
         findings=findings,
+        reported=reported if databases.reports.url else None,
+        not_compared=None if databases.reports.url else databases.reports.why_not,
     )
+
+
+async def _quotes(
+    databases: Databases, now: Callable[[], datetime], limit: timedelta | None, settle_s: float
+) -> tuple[int, list[Finding]]:
+    """How many quotes Orders has, and what is wrong with quotes, looked at again for up to `settle_s` seconds."""
+    started, count = time.monotonic(), 0
+    suspects: dict[UUID, list[Finding]] = {}
+    async for known in sources.known_quotes(databases):
+        count += bool(known.in_orders)
+        if wrong := judge_quote(known, now(), limit):
+            suspects[known.quote_id] = wrong
+    while suspects and time.monotonic() - started < settle_s:
+        await asyncio.sleep(_LOOK_AGAIN_S)
+        again = sources.known_quotes(databases, list(suspects))
+        suspects = {known.quote_id: wrong async for known in again if (wrong := judge_quote(known, now(), limit))}
+    return count, [finding for wrong in suspects.values() for finding in wrong]
+
+
+def _only_unreported(suspects: Mapping[UUID, Sequence[Finding]]) -> bool:
+    return all(finding.kind is Kind.UNREPORTED for wrong in suspects.values() for finding in wrong)
 
 
 def _dead(

@@ -7,7 +7,7 @@ from uuid import UUID
 import asyncpg
 import msgspec
 
-from lostwax.audit.sources import Databases
+from lostwax.audit.sources import CHANNELS, Databases
 from lostwax.contracts.orders import Status
 from lostwax.demo.run import FINAL
 
@@ -17,18 +17,23 @@ _THROUGH = """
     SELECT order_id, version FROM order_history
     WHERE order_id >= $1 AND status = 'MANUFACTURING_APPROVED' ORDER BY order_id, version LIMIT 1
 """
+_CHANNELS = tuple(CHANNELS)
+_KNOWN = "SELECT FROM requests WHERE order_id = $1 AND version >= $2"
 _READERS = {
-    "partner_api": "SELECT FROM requests WHERE order_id = $1 AND version >= $2",
     "mes": "SELECT FROM orders WHERE order_id = $1 AND version >= $2",
     "crm": "SELECT FROM orders WHERE order_id = $1 AND version >= $2",
 }
 
 
+UNAPPROVED = (Status.SUBMITTED, Status.PRICE_CALCULATED, Status.PRICE_FAILED)
+
+
 class Counted(msgspec.Struct, frozen=True):
-    """Orders that Orders knows: how many in all, without a price yet, and finished for good."""
+    """Orders that Orders knows: how many in all, without a price yet, not approved yet, and finished for good."""
 
     known: int
     unpriced: int
+    unapproved: int
     finished: int
 
 
@@ -58,8 +63,15 @@ async def count(shards: Sequence[str]) -> Counted:
     return Counted(
         known=sum(by_status.values()),
         unpriced=by_status.get(Status.SUBMITTED, 0),
+        unapproved=sum(by_status.get(status, 0) for status in UNAPPROVED),
         finished=sum(by_status.get(status, 0) for status in FINAL),
     )
+
+
+async def newest_order(shard: str) -> UUID | None:
+    """The order that the shard received last. Raises the database's own error, or TimeoutError."""
+    rows = await _ask(shard, "SELECT order_id FROM orders ORDER BY order_id DESC LIMIT 1")
+    return UUID(int=rows[0]["order_id"].int) if rows else None
 
 
 async def comes_through(databases: Databases, since: float) -> bool:
@@ -76,6 +88,15 @@ async def comes_through(databases: Databases, since: float) -> bool:
                 for (row,) in answers
             )
         )
-        return all(seen)
+        of_a_channel = await asyncio.gather(
+            *(
+                _ask(getattr(databases, channel), _KNOWN, row["order_id"], row["version"])
+                for (row,) in answers
+                for channel in _CHANNELS
+            )
+        )
+        width = len(_CHANNELS)
+        by_its_channel = [any(of_a_channel[n : n + width]) for n in range(0, len(of_a_channel), width)]
+        return all(seen) and all(by_its_channel)
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
         return False

@@ -4,6 +4,7 @@ import asyncio
 import signal
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 
 import httpx
 import psutil
@@ -15,20 +16,30 @@ from lostwax.local.stack import Stack
 
 DELAY_MS = 500
 
+FELT_WITHIN_S = 60.0
+"""A full disk that nobody felt in its time stays full for up to so much longer: PostgreSQL writes on for a while into
+files that it had made before."""
 
-async def suffer(stack: Stack, fault: Fault, disk: SmallDisk | None) -> float:
+
+async def suffer(
+    stack: Stack, fault: Fault, disks: Mapping[str, SmallDisk], felt: asyncio.Event | None = None
+) -> float:
     """Break it, hold it for its time, mend it; returns when it was mended (a kill: when it was killed), in seconds
-    since 1970. Mends it when cancelled, too. Raises NotRunning when the target does not run."""
+    since 1970. Mends it when cancelled, too. A full disk stays full until it is `felt`, within FELT_WITHIN_S.
+    Raises NotRunning when the target does not run."""
     if fault.kind is Kind.KILL:
         await asyncio.to_thread(stack.kill, fault.target)
         return time.time()
     if fault.kind is Kind.STOP:
         return await _stop(stack.pid(fault.target), fault.seconds)
     if fault.kind is Kind.FULL:
-        assert disk is not None
+        disk = disks[fault.target]
         disk.fill()
         try:
             await asyncio.sleep(fault.seconds)
+            if felt is not None:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(felt.wait(), FELT_WITHIN_S)
         finally:
             disk.empty()
         return time.time()

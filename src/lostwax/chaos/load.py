@@ -16,22 +16,25 @@ from lostwax.local.stack import Stack
 from lostwax.samples import Sample, generate
 
 MODELS = 8
-STANDING_SHARE = 0.9
+STANDING_SHARE = 0.5
+"""The other orders wait for their partner to accept the price: so some are un-approved at any time."""
+
 UNDER_WAY_AT_MOST = 200
 """So many orders wait for their 202 at once; a door that is shut longer gets no more, as from sensible partners."""
 
-LOOK_EVERY_S = 1.0
+LOOK_EVERY_S = 2.0
 OPERATORS, REST_S = 2, 0.5
 
 
 class Felt(msgspec.Struct):
-    """What partners felt in a span of time: orders accepted, 503 answers, requests without an answer, and the longest
-    that one request took to be answered with 202, in seconds."""
+    """What partners felt in a span of time: orders accepted, 503 answers, requests without an answer, the longest that
+    one request took to be answered with 202, in seconds, and answers that say that something broke (5xx but 503)."""
 
     accepted: int = 0
     not_now: int = 0
     unanswered: int = 0
     longest_s: float = 0.0
+    broken: int = 0
 
 
 class Load:
@@ -67,6 +70,12 @@ class Load:
         """Orders that were acknowledged so far."""
         return 0 if self._cast is None else sum(len(partner.accepted) for partner in self._cast.partners)
 
+    @property
+    def key(self) -> str:
+        """A partner's key, for whoever asks beside the robots."""
+        assert self._cast is not None
+        return self._cast.key
+
     async def stop_placing(self, limit_s: float) -> None:
         """Place no more; what is under way gets `limit_s` seconds to be answered."""
         if self._placing is not None:
@@ -88,6 +97,8 @@ class Load:
             self.felt.unanswered += 1
         elif status == 503:
             self.felt.not_now += 1
+        elif status >= 500:
+            self.felt.broken += 1
         if (method, path, status) == ("POST", "/v1/orders", 202):
             self.felt.accepted += 1
             self.felt.longest_s = max(self.felt.longest_s, seconds)

@@ -32,6 +32,14 @@ def as_markdown(result: Result, machine: str, command: str) -> str:
         f" {len(result.audit.findings)} findings ({result.audit.seconds:.0f} s).",
         "",
     ]
+    if result.covered:
+        lines += [f"Processes: {', '.join(result.covered)}. Each was there to be hurt; the table says which were.", ""]
+        busy = sum(wound.unapproved >= UNFINISHED_AT_LEAST for wound in result.wounds)
+        lines += [
+            f"{busy} of {len(result.wounds)} faults met at least {UNFINISHED_AT_LEAST} orders that were not approved"
+            f" yet, all of them at least {min((w.unfinished for w in result.wounds), default=0)} unfinished ones.",
+            "",
+        ]
     if recovered:
         lines += [
             f"Recovered after {recovered[len(recovered) // 2]:.1f} s in the median, {recovered[-1]:.1f} s at most.",
@@ -46,21 +54,28 @@ def as_markdown(result: Result, machine: str, command: str) -> str:
         lines += [f"- {f.kind} {f.order_id or ''}: {f.detail}" for f in result.audit.findings[:50]]
         lines += [""]
     lines += [
-        "| fault | held s | unfinished | no price yet | recovered s | accepted | longest 202 s | 503 | no answer |",
-        "|---|--:|--:|--:|--:|--:|--:|--:|--:|",
+        "| fault | held s | unfinished | not approved | no price yet | recovered s | accepted | longest 202 s | 503 |"
+        " no answer |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for wound in sorted(result.wounds, key=lambda w: (done.index(w.fault.kind), w.fault.target, w.at)):
         back = "not" if wound.recovered_s is None else f"{wound.recovered_s:.1f}"
         felt = wound.felt
         lines.append(
-            f"| {wound.fault.name} | {wound.fault.seconds:.0f} | {wound.unfinished} | {wound.unpriced} | {back} |"
+            f"| {wound.fault.name} | {wound.fault.seconds:.0f} | {wound.unfinished} | {wound.unapproved} |"
+            f" {wound.unpriced} | {back} |"
             f" {felt.accepted} | {felt.longest_s:.2f} | {felt.not_now} | {felt.unanswered} |"
         )
+    for wound in result.wounds:
+        if wound.answers:
+            said = ", ".join(f"{answer} ({number})" for answer, number in wound.answers.items())
+            lines += ["", f"While {wound.fault.target} was full, small writes were answered: {said}."]
     lines += ["", *(f"- **{kind}**: {MEANING[kind]}." for kind in done)]
     lines += [
         "",
         "*Unfinished*: accepted, neither shipped nor cancelled, when the fault began (at least"
-        f" {UNFINISHED_AT_LEAST} are asked for). *Recovered*: from the fault's end (for a kill: from the kill) until on"
+        f" {UNFINISHED_AT_LEAST} are asked for), *not approved* and *no price yet* those of them on which work could"
+        " not begin. *Recovered*: from the fault's end (for a kill: from the kill) until on"
         " every shard an order that was accepted after it stood approved, and the databases of the operators, the"
         " sellers and the partner API knew it. *Accepted*, *longest 202*, *503* and *no answer* are what partners'"
         " programs felt from the fault's beginning until then; each sent what was not answered, or answered with 503,"

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -13,23 +13,33 @@ import msgspec
 from lostwax.audit.journal import Journal, read_journal
 from lostwax.audit.run import Report, audit
 from lostwax.audit.sources import Databases
-from lostwax.audit.verdict import LIMITS
 from lostwax.chaos import eyes
 from lostwax.chaos.disk import SmallDisk
-from lostwax.chaos.faults import Fault, Kind
+from lostwax.chaos.faults import FULL_S, Fault, Kind
 from lostwax.chaos.injection import suffer
 from lostwax.chaos.load import Felt, Load
+from lostwax.chaos.probe import Probe
+from lostwax.contracts.limits import LIMITS
 from lostwax.contracts.orders import Status
 from lostwax.kit.clock import utc_now
+from lostwax.local.credentials import SERVICES
+from lostwax.local.servers import toxiproxy
+from lostwax.local.services import SPINE
 from lostwax.local.stack import Stack, StackFailed
 
 UNFINISHED_AT_LEAST = 50
 UNFINISHED_WITHIN_S = 60.0
-RECOVERED_WITHIN_S = 120.0
+UNAPPROVED_WITHIN_S = 8.0
+"""A fault waits so long for as many un-approved orders as there should be unfinished ones; then it comes anyhow."""
+
+RECOVERED_WITHIN_S, READY_WITHIN_S = 120.0, 180.0
 CALM_WITHIN_S = 90.0
 CALM_S = 2.0
 SETTLED_WITHIN_S = 180.0
 LOOK_EVERY_S = 0.25
+
+ASIDE = frozenset(SERVICES) - frozenset(SPINE)
+"""Services that stand in no order's way."""
 
 NOTHING_UNPRICED = {**LIMITS, Status.SUBMITTED: timedelta(0)}
 
@@ -37,10 +47,11 @@ NOTHING_UNPRICED = {**LIMITS, Status.SUBMITTED: timedelta(0)}
 class Wound(msgspec.Struct, frozen=True):
     """One fault and what came of it.
 
-    `unfinished`: orders that were accepted and neither shipped nor cancelled when it began, `unpriced` those of them
-    that had no price yet. `recovered_s`: from its end (a kill: from the kill) until a new order of every shard stood
-    approved before the operators; None: not within RECOVERED_WITHIN_S. `felt`: by partners from its beginning until
-    then.
+    `unfinished`: orders that were accepted and neither shipped nor cancelled when it began, `unapproved` and `unpriced`
+    those of them that were not approved and had no price yet. `recovered_s`: from its end (a kill: from the kill) until
+    a new order of every shard stood approved before the operators; None: not within RECOVERED_WITHIN_S. `felt`: by
+    partners from its beginning until then. `aside`: what it hurt stands in no order's way. `answers`: what the APIs
+    said while a disk was full, counted.
     """
 
     fault: Fault
@@ -50,10 +61,14 @@ class Wound(msgspec.Struct, frozen=True):
     recovered_s: float | None
     felt: Felt
     trouble: str = ""
+    unapproved: int = 0
+    aside: bool = False
+    answers: dict[str, int] = {}
 
 
 class Result(msgspec.Struct, frozen=True):
-    """A whole run. `seconds` of load, `accepted` orders in them; `complaints`: answers that no client should get."""
+    """A whole run. `seconds` of load, `accepted` orders in them; `complaints`: answers that no client should get;
+    `covered`: the processes that there were to hurt."""
 
     seed: int
     rate: float
@@ -63,6 +78,7 @@ class Result(msgspec.Struct, frozen=True):
     complaints: list[str]
     left_out: list[str]
     audit: Report
+    covered: list[str] = []
 
     def shortfalls(self) -> list[str]:
         """What keeps this run from being a proof, in words; empty when nothing does."""
@@ -80,6 +96,16 @@ class Result(msgspec.Struct, frozen=True):
             if wound.recovered_s is None
         ]
         said += [f"{wound.fault.name}: {wound.trouble}" for wound in self.wounds if wound.trouble]
+        said += [
+            f"{wound.fault.name}: partners were answered {wound.felt.broken} times that something broke"
+            for wound in self.wounds
+            if wound.felt.broken
+        ]
+        said += [
+            f"{wound.fault.name}: stands in no order's way, and partners felt it"
+            for wound in self.wounds
+            if wound.aside and (wound.felt.not_now or wound.felt.unanswered)
+        ]
         if self.complaints:
             said.append(f"robots were told {len(self.complaints)} things they should never hear")
         if not self.wounds:
@@ -95,11 +121,12 @@ async def run(
     *,
     rate: float,
     seed: int,
-    disk: SmallDisk | None,
+    disks: Mapping[str, SmallDisk],
     left_out: list[str],
     show: Callable[[str], None],
 ) -> Result:
-    """Break `faults` one after the other under `rate` orders/s, and audit. `show` is told how it goes, in lines."""
+    """Break `faults` one after the other under `rate` orders/s, and audit. `disks`: those that can be full, by server.
+    `show` is told how it goes, in lines. Raises NotRunning when the stack has gone."""
     folder.mkdir(parents=True, exist_ok=True)
     journal_path = folder / "journal.jsonl"
     journal_path.unlink(missing_ok=True)
@@ -112,14 +139,14 @@ async def run(
         await load.begin(stack, folder, journal, resources)
         began = time.monotonic()
         for number, fault in enumerate(faults, 1):
-            wound = await _wound(stack, databases, fault, load, disk)
+            wound = await _wound(stack, databases, fault, load, disks)
             wounds.append(wound)
             show(f"{number}/{len(faults)} {line(wound)}")
-            await _calm(databases, load, CALM_WITHIN_S)
+            await _calm(stack, databases, load, CALM_WITHIN_S)
         await load.stop_placing(limit_s=30)
         seconds, accepted = time.monotonic() - began, load.accepted
         show(f"{accepted} orders accepted in {seconds:.0f} s; settling")
-        await _settled(databases, load)
+        await _settled(stack, databases, load)
         await load.end()
         for complaint in load.complaints[:20]:
             show(f"a robot was told: {complaint}")
@@ -131,78 +158,117 @@ async def run(
         limits=NOTHING_UNPRICED,
         settle_s=60,
     )
-    return Result(seed, rate, round(seconds, 1), accepted, wounds, load.complaints, left_out, report)
+    covered = [process.name for process in stack.status() if process.name != toxiproxy.NAME]
+    return Result(seed, rate, round(seconds, 1), accepted, wounds, load.complaints, left_out, report, covered)
 
 
 def line(wound: Wound) -> str:
     """One wound for a person who watches."""
     back = "NOT RECOVERED" if wound.recovered_s is None else f"recovered in {wound.recovered_s:.1f} s"
     return (
-        f"{wound.fault.name} ({wound.fault.seconds:.0f} s): {wound.unfinished} unfinished, {wound.unpriced} unpriced;"
+        f"{wound.fault.name} ({wound.fault.seconds:.0f} s): {wound.unfinished} unfinished, {wound.unapproved}"
+        f" un-approved, {wound.unpriced} unpriced;"
         f" {back}; accepted {wound.felt.accepted}, longest 202 {wound.felt.longest_s:.2f} s,"
         f" 503 {wound.felt.not_now}, unanswered {wound.felt.unanswered} {wound.trouble}"
+        + "".join(f"; {answer} x {n}" for answer, n in wound.answers.items())
     )
 
 
-async def _wound(stack: Stack, databases: Databases, fault: Fault, load: Load, disk: SmallDisk | None) -> Wound:
-    unfinished, unpriced = await _enough_unfinished(databases, load)
+async def _wound(stack: Stack, databases: Databases, fault: Fault, load: Load, disks: Mapping[str, SmallDisk]) -> Wound:
+    unfinished, unapproved, unpriced = await _enough_unfinished(stack, databases, load)
     felt = load.felt = Felt()
     at = utc_now()
-    mended = await suffer(stack, fault, disk)
+    answers: dict[str, int] = {}
+    trouble = ""
+    if fault.kind is Kind.FULL:
+        probe = _probe(stack, databases, load)
+        async with probe.asking():
+            mended = await suffer(stack, fault, disks, probe.felt if fault.seconds >= FULL_S else None)
+        answers, trouble = dict(sorted(probe.answers.items())), _of_answers(fault, probe)
+    else:
+        mended = await suffer(stack, fault, disks)
     recovered = None
     while time.time() - mended < RECOVERED_WITHIN_S:
         if await eyes.comes_through(databases, mended):
             recovered = round(time.time() - mended, 2)
             break
+        _ = stack.state()  # raises when nothing is left that could recover
         await asyncio.sleep(LOOK_EVERY_S)
-    trouble = ""
-    try:
-        await asyncio.to_thread(stack.wait_ready, fault.target, 60)
-    except StackFailed as error:
-        trouble = str(error).splitlines()[0]
+    process = next((p for p in stack.status() if p.name == fault.target), None)
+    if process is not None:
+        try:
+            await asyncio.to_thread(stack.wait_ready, fault.target, READY_WITHIN_S)
+        except StackFailed as error:
+            trouble = str(error).splitlines()[0]
     if fault.kind is Kind.KILL and recovered is not None:
         # Not every process is on an order's way to the operators: one that is dead is not recovered.
         started = stack.process(fault.target).started_at or mended
         recovered = max(recovered, round(started - mended, 2))
     load.felt = Felt()
-    return Wound(fault, at, unfinished, unpriced, recovered, felt, trouble)
+    aside = process is not None and (process.aside or fault.target in ASIDE)
+    return Wound(fault, at, unfinished, unpriced, recovered, felt, trouble, unapproved, aside, answers)
 
 
-async def _counted(databases: Databases) -> eyes.Counted | None:
+def _probe(stack: Stack, databases: Databases, load: Load) -> Probe:
+    return Probe(
+        databases.shards[-1],
+        {name: stack.url(name) for name in ("orders", "partner_api")},
+        {"orders": stack.console_token("orders"), "partner_api": load.key},
+    )
+
+
+def _of_answers(fault: Fault, probe: Probe) -> str:
+    """What is wrong with what the APIs said while a disk was full; empty when nothing is."""
+    if probe.wrong:
+        return f"{len(probe.wrong)} answers were no 503 problem, as: {probe.wrong[0]}"
+    if fault.seconds >= FULL_S and not probe.felt.is_set():
+        return "nobody was answered 503, so the disk was not felt"
+    return ""
+
+
+async def _counted(stack: Stack, databases: Databases) -> eyes.Counted | None:
+    """None: a shard is away just now. Raises NotRunning when the whole stack has gone."""
     try:
         return await eyes.count(databases.shards)
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        _ = stack.state()
         return None
 
 
-async def _enough_unfinished(databases: Databases, load: Load) -> tuple[int, int]:
-    deadline = time.monotonic() + UNFINISHED_WITHIN_S
-    unfinished = unpriced = 0
+async def _enough_unfinished(stack: Stack, databases: Databases, load: Load) -> tuple[int, int, int]:
+    """Unfinished, un-approved and unpriced orders, once there are enough, or time is over."""
+    wished = UNFINISHED_AT_LEAST if load.rate >= UNFINISHED_AT_LEAST else 0
+    began = time.monotonic()
+    unfinished = unapproved = unpriced = 0
     while True:
         accepted = load.accepted
-        if (now := await _counted(databases)) is not None:
+        if (now := await _counted(stack, databases)) is not None:
+            under_way = max(0, accepted - now.known)
             unfinished = accepted - now.finished
-            unpriced = max(0, accepted - now.known) + now.unpriced
-        if unfinished >= UNFINISHED_AT_LEAST or time.monotonic() > deadline:
-            return unfinished, unpriced
+            unapproved, unpriced = under_way + now.unapproved, under_way + now.unpriced
+        waited = time.monotonic() - began
+        if (unfinished >= UNFINISHED_AT_LEAST and (unapproved >= wished or waited > UNAPPROVED_WITHIN_S)) or (
+            waited > UNFINISHED_WITHIN_S
+        ):
+            return unfinished, unapproved, unpriced
         await asyncio.sleep(LOOK_EVERY_S)
 
 
-async def _calm(databases: Databases, load: Load, limit_s: float) -> None:
+async def _calm(stack: Stack, databases: Databases, load: Load, limit_s: float) -> None:
     """Wait until no more than CALM_S seconds' worth of orders is without a price, for at most `limit_s` seconds."""
     deadline = time.monotonic() + limit_s
     while time.monotonic() < deadline:
         accepted = load.accepted
-        now = await _counted(databases)
+        now = await _counted(stack, databases)
         if now is not None and accepted - now.known + now.unpriced <= max(20, CALM_S * load.rate):
             return
         await asyncio.sleep(2 * LOOK_EVERY_S)
 
 
-async def _settled(databases: Databases, load: Load) -> None:
+async def _settled(stack: Stack, databases: Databases, load: Load) -> None:
     deadline = time.monotonic() + SETTLED_WITHIN_S
     while time.monotonic() < deadline:
-        now = await _counted(databases)
+        now = await _counted(stack, databases)
         if now is not None and now.known >= load.accepted and now.unpriced == 0:
             return
         await asyncio.sleep(2 * LOOK_EVERY_S)

@@ -10,7 +10,7 @@ import typer
 
 COMMANDS = (
     "stack", "accounts", "partners", "demo", "chaos", "order", "quote", "trace", "top", "audit", "dead", "rebuild",
-    "bench", "topics", "schemas", "run", "checks",
+    "bench", "topics", "capture", "schemas", "run", "checks",
 )  # fmt: skip
 """Files of this folder, in the order in which --help shows their commands."""
 

@@ -65,6 +65,12 @@ def demo(
                 console.print(f"a robot was told: {told}", style="red", markup=False)
             raise typer.Exit(1) from failures
         console.print()
+        done = cast.events
+        console.print(
+            f"{done.layouts_sent} layouts sent, {done.layouts_approved} approved, {done.layouts_remarked} remarked on;"
+            f" {done.messages} messages of the seller, {done.answers} answered; {done.confirmed} addresses confirmed",
+            highlight=False,
+        )
         show(report)
         if not leave:
             _invite(console, stack, cast)
@@ -129,7 +135,8 @@ class _Display:
             f" {now.claims_lost} lost to a colleague; {now.events.mended} failed prices mended,"
             f" {now.events.reworked} pieces reworked, {now.events.cancelled} orders cancelled,"
             f" {now.events.held} holds ({now.events.held_unpriced} before the price),"
-            f" {now.events.closed} orders closed, {now.events.refused} commands refused"
+            f" {now.events.quoted} ordered by a quote, {now.events.closed} orders closed,"
+            f" {now.events.refused} commands refused"
         )
         table.caption_justify = "left"
         return table
@@ -143,9 +150,13 @@ def _invite(console: "object", stack: "Stack", cast: "Cast") -> None:
         f"""
 operators' page  {stack.url("mes")}/   sign in with badge {cast.badge}
 CRM              {stack.url("crm")}/openapi.json   POST /v1/sign-in with badge {cast.seller_badge}
+internet shop    {stack.url("shop")}/   as a guest, or sign up
 partner API      {stack.url("partner_api")}/openapi.json   Authorization: Bearer {cast.key}
 Orders           {stack.url("orders")}/openapi.json   (for services)
 pricing          {stack.url("pricing")}/health/ready
+telemetry        {stack.url("telemetry")}/   sign in with badge {cast.administrator_badge}
+mail             {stack.url("mail")}/   every letter that was sent; links in them work
+reports          {stack.url("reporting")}/   sign in with badge {cast.administrator_badge}
 more             ./lostwax status --stack demo; ./lostwax logs orders --stack demo; ./lostwax audit --stack demo
 
 Ctrl-C ends it all.""",

@@ -1,4 +1,4 @@
-"""`rebuild`: have a service's lists in Redis built anew, and watch it."""
+"""`rebuild`: have a service's lists in Redis built anew, or reports' warehouse, and watch it."""
 
 import os
 import time
@@ -6,7 +6,14 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-SERVICES = {"mes": "mes", "partner-api": "partner_api", "orders": "orders"}
+SERVICES = {
+    "mes": "mes",
+    "crm": "crm",
+    "partner-api": "partner_api",
+    "shop": "shop",
+    "orders": "orders",
+    "reporting": "reporting",
+}
 _LIMIT_S = 600.0
 
 
@@ -16,14 +23,17 @@ def register(app: typer.Typer) -> None:
 
 
 def rebuild(
-    service: Annotated[str, typer.Argument(help="mes, partner-api or orders.")],
+    service: Annotated[str, typer.Argument(help="mes, crm, partner-api, shop, orders or reporting.")],
     stack: Annotated[str, typer.Option("--stack", help="Which local stack.")] = "dev",
     url: Annotated[
         str | None,
         typer.Option(help="Where the service answers, instead of a local stack; signs with LOSTWAX_SERVICE_KEY."),
     ] = None,
 ) -> None:
-    """Have the lists in Redis built anew from the database; ends when they are in force. People can go on working."""
+    """Have the lists in Redis built anew from the database; ends when they are in force. People can go on working.
+
+    Of reporting, the warehouse: emptied and filled from new copies of every database; until then reports tell less.
+    """
     import httpx
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -43,8 +53,10 @@ def rebuild(
                     _give_up(f"not done within {_LIMIT_S:.0f} s: {view}")
                 time.sleep(0.1)
                 view = _as(RebuildView, caller.ask("GET"))
+                if view.state == "idle":
+                    _give_up(f"{service}: {view.detail or 'it was started anew meanwhile: ask again'}")
                 if view.state == "building":
-                    bar.update(task, completed=view.done, total=view.total)
+                    bar.update(task, completed=view.done, total=view.total or None)
                 bar.update(task, description=f"{service}: {view.detail or view.state}")
             whole = bar.tasks[0].total or 0
             bar.update(task, completed=whole, total=whole)

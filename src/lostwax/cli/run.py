@@ -11,7 +11,7 @@ def register(app: typer.Typer) -> None:
     app.command()(run)
 
 
-def run(service: Annotated[str, typer.Argument(help="partner_api, orders, pricing, mes or crm.")]) -> None:
+def run(service: Annotated[str, typer.Argument(help="E.g. orders; a wrong name lists all.")]) -> None:
     """Run one service until SIGTERM; the stack and production both start it by this."""
     from lostwax.local.credentials import SERVICES
 

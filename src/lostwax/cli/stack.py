@@ -46,7 +46,7 @@ def up(
         typer.echo(str(failure), err=True)
         raise typer.Exit(1) from failure
     for process in started.status():
-        if process.kind == "service" and process.state != "stopped":
+        if (process.kind == "service" or process.name == "mail") and process.state != "stopped":
             typer.echo(f"{process.name:12} {process.url}")
     console.print(f"up in {time.monotonic() - began:.1f} s; ./lostwax status, logs NAME, down", style="dim")
 

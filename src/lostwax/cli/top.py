@@ -61,25 +61,13 @@ def _recent(address: str) -> "list[ReadPoint]":
 
 def _lags(address: str) -> dict[tuple[str, str], int]:
     """By group and topic: messages that are in Kafka and not committed as handled."""
-    from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
-    from confluent_kafka.admin import AdminClient, OffsetSpec
+    from confluent_kafka.admin import AdminClient
 
     from lostwax.contracts.topics import ALL
+    from lostwax.kit.lags import lags
 
     admin = AdminClient({"bootstrap.servers": address, "log_level": 3})
-    groups = sorted({reader for topic in ALL for reader in topic.read_by})
-    asked = {g: admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(g)])[g] for g in groups}
-    committed: dict[tuple[str, str, int], int] = {}
-    for group, future in asked.items():
-        for place in future.result(timeout=10).topic_partitions:
-            committed[(group, place.topic, place.partition)] = place.offset
-    places = sorted({(topic, number) for _, topic, number in committed})
-    ends = admin.list_offsets({TopicPartition(t, n): OffsetSpec.latest() for t, n in places}) if places else {}
-    high = {(p.topic, p.partition): f.result(timeout=10).offset for p, f in ends.items()}
-    lags: dict[tuple[str, str], int] = defaultdict(int)
-    for (group, topic, number), offset in committed.items():
-        lags[(group, topic)] += max(0, high[(topic, number)] - max(0, offset))
-    return lags
+    return lags(admin, sorted({reader for topic in ALL for reader in topic.read_by}))
 
 
 def _picture(points: "list[ReadPoint]", lags: dict[tuple[str, str], int]) -> "Group":

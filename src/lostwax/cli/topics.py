@@ -16,6 +16,7 @@ def topics(
     bootstrap: Annotated[str | None, typer.Option(help="Default: LOSTWAX_KAFKA_BOOTSTRAP.")] = None,
 ) -> None:
     """Create what is missing of the topics and their dead-letter topics; leaves those that exist as they are."""
+    from lostwax.contracts import capture
     from lostwax.contracts.topics import ALL, TELEMETRY
     from lostwax.kit.kafka import ensure_topics
 
@@ -23,6 +24,6 @@ def topics(
     if address is None:
         typer.echo("give --bootstrap or set LOSTWAX_KAFKA_BOOTSTRAP", err=True)
         raise typer.Exit(2)
-    wanted = (*ALL, *TELEMETRY)
+    wanted = (*ALL, *TELEMETRY, *capture.TOPICS)
     ensure_topics(address, wanted, replication=replication)
     typer.echo(f"{len(wanted)} topics, each with its dead-letter topic")

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from lostwax.contracts import models, orders, pricing, quotes, staff, topics
+from lostwax.contracts import conversation, models, orders, pricing, quotes, staff, topics
 from lostwax.contracts.topics import Topic
 
 
@@ -26,6 +26,7 @@ TYPES: tuple[EventType, ...] = (
     EventType("orders.order_changed.v1", orders.OrderChanged, (topics.ORDER_CHANGES,)),
     EventType("orders.command.v1", orders.Command, (topics.ORDER_COMMANDS,)),
     EventType("orders.outcome.v1", orders.Outcome, (topics.ORDER_OUTCOMES,)),
+    EventType("orders.message_sent.v1", conversation.MessageSent, (topics.ORDER_MESSAGES,)),
     EventType("orders.model_ready.v1", orders.ModelReady, (topics.ORDER_MODELS,)),
     EventType("quotes.quote_requested.v1", quotes.QuoteRequested, (topics.QUOTE_REQUESTS,)),
     EventType("quotes.quote_changed.v1", quotes.QuoteChanged, (topics.QUOTE_CHANGES,)),

@@ -1,6 +1,7 @@
 """Identity: one UUIDv7 follows an order from its first click to its last report; its lowest ten bits place it."""
 
 import hashlib
+from datetime import datetime
 from uuid import UUID
 
 import uuid_utils
@@ -18,6 +19,11 @@ _PAIRS = [first + second for first in _CROCKFORD for second in _CROCKFORD]
 def new_id() -> UUID:
     """A fresh UUIDv7. Its high bits are time; only its lowest bits are evenly spread."""
     return UUID(int=uuid_utils.uuid7().int)
+
+
+def earliest_id(at: datetime) -> UUID:
+    """The lowest UUIDv7 of a moment: every id made before it is lower. To the millisecond."""
+    return UUID(int=int(at.timestamp() * 1000) << 80)
 
 
 def bucket_of(id_: UUID) -> int:

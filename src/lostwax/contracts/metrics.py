@@ -81,6 +81,10 @@ MESSAGE_AGE = _histogram(
     "topic",
 )  # fmt: skip
 
+CONSUMER_LAG = _gauge(
+    "lostwax.consumer.lag", "1", "Messages in Kafka that a reader has not handled.", "group", "topic",
+)  # fmt: skip
+
 # -- S3 -----------------------------------------------------------------------------------------------------------
 STORAGE_CALLS = _histogram("lostwax.storage.duration", "s", "One call of the object store.", "operation", "outcome")
 
@@ -98,6 +102,24 @@ PRICES = _histogram(
 CLAIMS = _counter("lostwax.claims", "1", "Clicks on `take`: won, or lost to somebody else.", "outcome")
 LIST_PAGES = _counter("lostwax.lists.pages", "1", "Pages of lists by where they came from.", "list", "source")
 
+ORDERS_OLDEST = _gauge(
+    "lostwax.orders.oldest", "s", "How long the order that is longest in a status has been in it; 0: none is.", "status"
+)
+DEAD_OPEN = _gauge("lostwax.dead.open", "1", "Dead letters that nobody has replayed or discarded yet.", "topic")
+AUDIT_FINDINGS = _gauge(
+    "lostwax.audit.findings", "1", "What the last audit found wrong; its time is the reading's time.", "kind"
+)
+
+# -- Change capture -----------------------------------------------------------------------------------------------
+CAPTURE_HELD = _gauge("lostwax.capture.held", "By", "WAL that a database keeps for capture's slot.", "source")
+CAPTURE_LAG = _gauge("lostwax.capture.lag", "s", "How old the newest change is that Kafka certainly has.", "source")
+CAPTURE_STREAMING = _gauge("lostwax.capture.streaming", "1", "1 while changes flow or are copied, else 0.", "source")
+CAPTURE_DEEDS = _counter(
+    "lostwax.capture.mended", "1", "What the watcher did: registered, restarted, copied anew.", "source", "deed"
+)
+
+WAREHOUSE_ROWS = _counter("lostwax.warehouse.rows", "1", "Rows that the warehouse took, once or again.", "table")
+
 # -- The process --------------------------------------------------------------------------------------------------
 CPU = _counter("process.cpu.time", "s", "CPU of the process and of its ended children.")
 MEMORY = _gauge("process.memory.usage", "By", "Resident memory of the process.")
@@ -105,3 +127,4 @@ LOG_LINES = _counter("lostwax.logs", "1", "Log lines written.", "level")
 TELEMETRY_DROPPED = _counter(
     "lostwax.telemetry.dropped", "1", "Logs and spans that were dropped rather than waited for.", "signal"
 )
+TELEMETRY_STORED = _counter("lostwax.telemetry.stored", "1", "Documents that OpenSearch took, once or again.", "signal")

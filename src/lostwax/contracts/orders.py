@@ -1,6 +1,6 @@
 """Orders as every service sees them: the specification, the status, the price, the whole order, commands, outcomes."""
 
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
 from typing import Annotated
@@ -11,6 +11,10 @@ from msgspec import Meta
 
 Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$", description="sha-256 of the file, 64 lower-case hex digits")]
 Code = Annotated[str, Meta(pattern="^[a-z0-9][a-z0-9_-]{0,39}$")]
+
+
+PROMISE = timedelta(weeks=3)
+"""From approval to shipping, as customers are promised."""
 
 
 class Status(StrEnum):

@@ -1,6 +1,6 @@
 """Quotes: prices of one model in several ways of making it, asked for and held before anything is ordered."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Annotated
 from uuid import UUID
@@ -9,6 +9,9 @@ import msgspec
 from msgspec import Meta
 
 from lostwax.contracts.orders import PriceFailure, Quote, Specification
+
+KEPT = timedelta(days=90)
+"""So long after it was asked for, a quote is forgotten by its channel and by Orders: no price holds nearly as long."""
 
 Options = Annotated[tuple[Specification, ...], Meta(min_length=1, max_length=24)]
 

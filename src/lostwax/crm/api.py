@@ -1,6 +1,5 @@
-"""HTTP of the CRM, for sellers, for administrators, and for other doors of the staff."""
+"""HTTP of orders of every channel, for sellers."""
 
-import time
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Annotated
@@ -17,7 +16,6 @@ from lostwax.contracts.orders import (
     Actor,
     Approve,
     Cancel,
-    Close,
     Code,
     Hold,
     Order,
@@ -26,15 +24,16 @@ from lostwax.contracts.orders import (
     Status,
 )
 from lostwax.contracts.staff import Role
-from lostwax.crm import clients, domain, handlers, store
+from lostwax.crm import clients, desk_store, domain, handlers, selling
+from lostwax.crm.desk_store import Filters
+from lostwax.crm.domain import OrderLine, line
 from lostwax.crm.handlers import Office
-from lostwax.crm.sign_in import Failures
-from lostwax.crm.store import StaffRow
-from lostwax.kit.auth import BadCredentials, Member, ServiceVerifier, StaffSigner
+from lostwax.crm.selling import Column
 from lostwax.kit.commands import CommandView
-from lostwax.kit.http import Operation, Parameter, answer, bearer, path_uuid, query
+from lostwax.kit.http import Operation, Parameter, answer, path_uuid, query
 from lostwax.kit.neighbours import Neighbour
-from lostwax.kit.problems import Problem, unauthorized
+from lostwax.kit.paging import AN_ID, page_parameters, rows_wanted
+from lostwax.kit.problems import Problem
 from lostwax.kit.staff import STAFF_AUTH, StaffDoor
 
 SELLERS = (Role.SELLER, Role.ADMINISTRATOR)
@@ -42,75 +41,6 @@ LOOKERS = (*SELLERS, Role.SUPERVISOR)
 
 Version = Annotated[int, Meta(ge=1, le=2**31 - 1, description="the version that you saw; left out: the newest known")]
 Amount = Annotated[Decimal, Meta(description='a decimal as a string, e.g. "129.50"')]
-Name = Annotated[str, Meta(min_length=1, max_length=100, pattern=r"\S")]
-
-
-class SignIn(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    badge: Annotated[str, Meta(min_length=1, max_length=200)]
-
-
-class StaffView(msgspec.Struct, frozen=True):
-    """A member of the staff. `active` false: withdrawn."""
-
-    staff_id: UUID
-    name: str
-    role: Role
-    active: bool
-    created_at: datetime
-
-
-class SignedIn(msgspec.Struct, frozen=True):
-    """Send `token` with every request: Authorization: Bearer <token>. It ends at `expires_at`, or when the account is
-    withdrawn or gets another role."""
-
-    token: str
-    expires_at: datetime
-    staff: StaffView
-
-
-class AddStaff(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    name: Name
-    role: Role
-
-
-class Added(msgspec.Struct, frozen=True):
-    """A new member. The badge is shown this once."""
-
-    staff: StaffView
-    badge: str
-
-
-class SetRole(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    role: Role
-
-
-class StaffPage(msgspec.Struct, frozen=True):
-    """In the order in which they came. Ask for the next page with `after=<next>`; no `next`: that was all."""
-
-    staff: list[StaffView]
-    next: UUID | None = None
-
-
-class OrderLine(msgspec.Struct, frozen=True):
-    """What a list shows of an order. `account` is whose it is, `maker` who has it in hand."""
-
-    order_id: UUID
-    code: str
-    version: int
-    status: Status
-    account: UUID
-    channel: str
-    reference: str | None
-    model_name: str
-    alloy: str
-    quantity: int
-    submitted_at: datetime
-    updated_at: datetime
-    deadline: date | None
-    amount: Decimal | None
-    currency: str | None
-    maker: str | None
-    reason: str | None
 
 
 class OrdersPage(msgspec.Struct, frozen=True):
@@ -120,15 +50,22 @@ class OrdersPage(msgspec.Struct, frozen=True):
     next: UUID | None = None
 
 
+class BoardView(msgspec.Struct, frozen=True):
+    """`source` is `redis`, or `database` for one seller's board and while Redis is being rebuilt."""
+
+    columns: list[Column]
+    source: str
+
+
 class OrderView(msgspec.Struct, frozen=True):
-    """An order as it is now, as far as the CRM has heard."""
+    """An order as it is now, as far as the CRM has heard. Version 0: accepted here, not yet confirmed by Orders."""
 
     order: Order
     code: str
 
 
 class Step(msgspec.Struct, frozen=True):
-    """One version of an order: what it became, from what, by whom, when and why."""
+    """One version of an order: what it became, from what, by whom, when and why, and the service that it came from."""
 
     version: int
     status: Status
@@ -137,6 +74,7 @@ class Step(msgspec.Struct, frozen=True):
     at: datetime
     reason: str | None
     amount: Decimal | None
+    service: str
 
 
 class TimeLine(msgspec.Struct, frozen=True):
@@ -169,8 +107,10 @@ class ResumeOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class CloseOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The customer has it."""
+    """The customer has it: since when, and who took it, as far as is known."""
 
+    delivered_on: date | None = None
+    received_by: Annotated[str, Meta(max_length=100)] = ""
     version: Version | None = None
 
 
@@ -187,156 +127,50 @@ class ResubmitOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     version: Version | None = None
 
 
-def sign_in_operation(office: Office, signer: StaffSigner, verifier: ServiceVerifier) -> Operation:
-    """Sign-in, by anybody with a badge. Another door of the staff passes on the address that the badge came from."""
-    failures = Failures()
-
-    async def sign_in(request: Request, body: SignIn) -> Response:
-        address = _address(request, verifier)
-        wait_s = failures.wait_s(address, time.monotonic())
-        if wait_s:
-            raise Problem(
-                429,
-                "too-many-failures",
-                "Too many badges from here were unknown",
-                f"Try again in {wait_s} s.",
-                headers={"Retry-After": str(wait_s)},
-            )
-        holder = await handlers.badge_holder(office, body.badge)
-        if holder is None:
-            failures.failed(address, time.monotonic())
-            raise unauthorized("This badge is not known, or was withdrawn.")
-        member = Member(holder.staff_id, holder.name, holder.role, holder.version)
-        token, expires_at = signer.token(member, office.now(), domain.SHIFT)
-        return answer(SignedIn(token, expires_at, _staff_view(holder)), headers={"Cache-Control": "no-store"})
-
-    return Operation(
-        "POST",
-        "/v1/sign-in",
-        sign_in,
-        "Sign in with a badge, for a shift of twelve hours",
-        {200: SignedIn},
-        {401: "no such badge", 429: "too many unknown badges from this address; see Retry-After"},
-        body=SignIn,
+def filters_of(request: Request) -> Filters:
+    """The filters of a list in its address. Raises the 400 Problem."""
+    name = Annotated[str, Meta(max_length=40)]
+    return Filters(
+        query(request, "status", Status, None),
+        query(request, "seller", UUID, None),
+        query(request, "customer", UUID, None),
+        query(request, "channel", name, None),
+        query(request, "alloy", name, None),
+        query(request, "reference", Annotated[str, Meta(max_length=100)], None),
     )
 
 
-def _address(request: Request, verifier: ServiceVerifier) -> str:
-    """Where a badge came from: what a service of ours says by X-Forwarded-For, else the other end of the line."""
-    forwarded, token = request.headers.get("x-forwarded-for"), bearer(request)
-    if forwarded is not None and token is not None:
-        try:
-            verifier.caller(token)
-        except BadCredentials as error:
-            raise unauthorized(str(error)) from None
-        return forwarded[:100]
-    return request.client.host if request.client is not None else ""
-
-
-def staff_operations(office: Office, door: StaffDoor) -> list[Operation]:
-    """Accounts, for administrators."""
-
-    async def list_staff(request: Request) -> Response:
-        await door.enter(request, Role.ADMINISTRATOR)
-        limit = query(request, "limit", Annotated[int, Meta(ge=1, le=200)], 50)
-        after = query(request, "after", UUID, None)
-        async with office.pool.acquire() as connection:
-            rows = await store.staff_page(connection, after, limit + 1)
-        shown = [_staff_view(row) for row in rows[:limit]]
-        return answer(StaffPage(shown, shown[-1].staff_id if len(rows) > limit else None))
-
-    async def add_staff(request: Request, body: AddStaff) -> Response:
-        await door.enter(request, Role.ADMINISTRATOR)
-        async with office.pool.acquire() as connection:
-            row, badge = await handlers.add_staff(connection, body.name, body.role, office.now())
-        return answer(Added(_staff_view(row), badge), 201, {"Cache-Control": "no-store"})
-
-    async def withdraw_staff(request: Request) -> Response:
-        await door.enter(request, Role.ADMINISTRATOR)
-        staff_id = path_uuid(request, "staff_id", "member of the staff")
-        async with office.pool.acquire() as connection:
-            return answer(_staff_view(await handlers.withdraw_staff(connection, staff_id, office.now())))
-
-    async def set_role(request: Request, body: SetRole) -> Response:
-        await door.enter(request, Role.ADMINISTRATOR)
-        staff_id = path_uuid(request, "staff_id", "member of the staff")
-        async with office.pool.acquire() as connection:
-            return answer(_staff_view(await handlers.set_role(connection, staff_id, body.role)))
-
-    role = {403: "for administrators"}
-    absent = role | {404: "no such member"}
-    page = (
-        Parameter("limit", "query", {"type": "integer", "minimum": 1, "maximum": 200, "default": 50}, "rows a page"),
-        Parameter("after", "query", {"type": "string", "format": "uuid"}, "`next` of the page before"),
-    )
-    return [
-        Operation(
-            "GET",
-            "/v1/staff",
-            list_staff,
-            "Everybody who works here, or did",
-            {200: StaffPage},
-            role | {400: "a parameter is wrong"},
-            parameters=page,
-            auth=STAFF_AUTH,
-        ),
-        Operation(
-            "POST",
-            "/v1/staff",
-            add_staff,
-            "Add a member of the staff; shows the badge this once",
-            {201: Added},
-            role,
-            body=AddStaff,
-            auth=STAFF_AUTH,
-        ),
-        Operation(
-            "POST",
-            "/v1/staff/{staff_id}/withdraw",
-            withdraw_staff,
-            "End an account; whoever is signed in by it is refused at once",
-            {200: StaffView},
-            absent,
-            auth=STAFF_AUTH,
-        ),
-        Operation(
-            "POST",
-            "/v1/staff/{staff_id}/role",
-            set_role,
-            "Give a member another role; they sign in again",
-            {200: StaffView},
-            absent | {409: "the account was withdrawn"},
-            body=SetRole,
-            auth=STAFF_AUTH,
-        ),
-    ]
-
-
-def order_operations(office: Office, door: StaffDoor, orders: Neighbour) -> list[Operation]:
+def operations(office: Office, door: StaffDoor, orders: Neighbour) -> list[Operation]:
     """Orders of every channel, for sellers and administrators; supervisors look."""
 
     async def list_orders(request: Request) -> Response:
         await door.enter(request, *LOOKERS)
-        limit = query(request, "limit", Annotated[int, Meta(ge=1, le=200)], 50)
+        limit = rows_wanted(request)
         before = query(request, "after", UUID, None)
-        status = query(request, "status", Status, None)
         async with office.pool.acquire() as connection:
-            found = await store.orders_page(connection, status, before, limit + 1)
-        shown = [_line(order) for order in found[:limit]]
+            found = await desk_store.orders_page(connection, filters_of(request), before, limit + 1)
+        shown = [line(placed) for placed in found[:limit]]
         return answer(OrdersPage(shown, shown[-1].order_id if len(found) > limit else None))
+
+    async def get_board(request: Request) -> Response:
+        await door.enter(request, *LOOKERS)
+        rows = rows_wanted(request, most=50, usual=12)
+        seller_id = query(request, "seller", UUID, None)
+        columns, source = await selling.board(office, seller_id, rows)
+        return answer(BoardView(columns, source))
 
     async def get_order(request: Request) -> Response:
         await door.enter(request, *LOOKERS)
-        order = await handlers.known_order(office, path_uuid(request, "order_id", "order"))
+        order = await handlers.seen_order(office, path_uuid(request, "order_id", "order"))
         return answer(OrderView(order, short_code(order.order_id)))
 
     async def get_time_line(request: Request) -> Response:
         await door.enter(request, *LOOKERS)
         order_id = path_uuid(request, "order_id", "order")
         after = query(request, "after", Annotated[int, Meta(ge=0, le=2**31 - 1)], 0)
-        await handlers.known_order(office, order_id)
+        await handlers.seen_order(office, order_id)
         versions = await clients.history(orders, order_id, after)
-        steps = [_step(version) for version in versions]
+        steps = [step_of(version) for version in versions]
         return answer(TimeLine(steps, steps[-1].version if len(steps) == 100 else None))
 
     async def _wish(request: Request, action: str, wish: Action, version: int | None) -> Response:
@@ -359,7 +193,10 @@ def order_operations(office: Office, door: StaffDoor, orders: Neighbour) -> list
         return await _wish(request, "cancel", Cancel(body.reason), body.version)
 
     async def close_order(request: Request, body: CloseOrder) -> Response:
-        return await _wish(request, "close", Close(), body.version)
+        member = await door.enter(request, *SELLERS)
+        order_id = path_uuid(request, "order_id", "order")
+        sent = await selling.close_order(office, member, order_id, body.delivered_on, body.received_by, body.version)
+        return answer(sent, 202)
 
     async def resubmit_order(request: Request, body: ResubmitOrder) -> Response:
         member = await door.enter(request, *SELLERS)
@@ -374,9 +211,13 @@ def order_operations(office: Office, door: StaffDoor, orders: Neighbour) -> list
         return answer(await handlers.find_command(office, path_uuid(request, "command_id", "command")))
 
     page = (
-        Parameter("limit", "query", {"type": "integer", "minimum": 1, "maximum": 200, "default": 50}, "rows a page"),
-        Parameter("after", "query", {"type": "string", "format": "uuid"}, "`next` of the page before"),
+        *page_parameters(),
         Parameter("status", "query", {"type": "string", "enum": [s.value for s in Status]}, "only this status"),
+        Parameter("seller", "query", dict(AN_ID), "only what this seller looks after"),
+        Parameter("customer", "query", dict(AN_ID), "only this customer's"),
+        Parameter("channel", "query", {"type": "string", "maxLength": 40}, "only from this door"),
+        Parameter("alloy", "query", {"type": "string", "maxLength": 40}, "only of this alloy"),
+        Parameter("reference", "query", {"type": "string", "maxLength": 100}, "references that begin so"),
     )
     look = {403: "for sellers, supervisors and administrators"}
     absent = look | {404: "no such order"}
@@ -408,6 +249,19 @@ def order_operations(office: Office, door: StaffDoor, orders: Neighbour) -> list
             parameters=page,
             auth=STAFF_AUTH,
         ),
+        Operation(
+            "GET",
+            "/v1/board",
+            get_board,
+            "Orders that are not over, by status: how many, and those that have been there longest",
+            {200: BoardView},
+            look | {400: "a parameter is wrong"},
+            parameters=(
+                Parameter("limit", "query", {"type": "integer", "minimum": 1, "maximum": 50}, "orders of each status"),
+                Parameter("seller", "query", dict(AN_ID), "only what this seller looks after"),
+            ),
+            auth=STAFF_AUTH,
+        ),
         Operation("GET", "/v1/orders/{order_id}", get_order, "One order", {200: OrderView}, absent, auth=STAFF_AUTH),
         Operation(
             "GET",
@@ -437,34 +291,9 @@ def order_operations(office: Office, door: StaffDoor, orders: Neighbour) -> list
     ]
 
 
-def _staff_view(row: StaffRow) -> StaffView:
-    return StaffView(row.staff_id, row.name, row.role, row.withdrawn_at is None, row.created_at)
-
-
-def _line(order: Order) -> OrderLine:
-    specification = order.specification
-    return OrderLine(
-        order_id=order.order_id,
-        code=short_code(order.order_id),
-        version=order.version,
-        status=order.status,
-        account=order.account,
-        channel=order.channel,
-        reference=order.reference,
-        model_name=specification.model.name,
-        alloy=specification.alloy,
-        quantity=specification.quantity,
-        submitted_at=order.submitted_at,
-        updated_at=order.updated_at,
-        deadline=specification.deadline,
-        amount=order.quote.amount if order.quote else None,
-        currency=order.quote.currency if order.quote else None,
-        maker=order.maker.name if order.maker else None,
-        reason=order.transition.reason,
-    )
-
-
-def _step(order: Order) -> Step:
+def step_of(order: Order) -> Step:
+    """The step that led to a version of an order."""
     step = order.transition
     amount = order.quote.amount if order.quote else None
-    return Step(order.version, order.status, step.source, step.actor, step.at, step.reason, amount)
+    service = domain.service_of(step.actor, order.channel)
+    return Step(order.version, order.status, step.source, step.actor, step.at, step.reason, amount, service)

@@ -4,22 +4,35 @@ Orders alone decides; this only spares a round trip and says more, since what a 
 compared here. A test holds that the statuses are those of Orders' own table.
 """
 
+import re
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from uuid import UUID
 
+import msgspec
+
+from lostwax.contracts.ids import derived_id, short_code
 from lostwax.contracts.orders import (
     Action,
+    Actor,
+    ActorKind,
     Approve,
     Cancel,
     Close,
     Hold,
     Order,
+    OrderRequested,
     Resubmit,
     Resume,
     Specification,
     Status,
     Transition,
 )
+
+CHANNEL = "crm"
+DESK = derived_id("crm", "desk")
+"""Whose the orders are that sellers take, to everybody else: whom they are for is nobody's business but the CRM's."""
 
 SHIFT = timedelta(hours=12)
 """How long a sign-in lasts."""
@@ -36,6 +49,9 @@ _BEFORE_SHIPPING = frozenset(
         Status.PACKAGING,
     }
 )
+
+OVER = frozenset({Status.SHIPPED, Status.CLOSED, Status.CANCELLED})
+"""About an order that is there nobody is waited for."""
 
 FROM: Mapping[type[Action], frozenset[Status]] = {
     Approve: frozenset({Status.PRICE_CALCULATED}),
@@ -96,3 +112,143 @@ def misfit(specification: Specification, now: datetime) -> str | None:
     if specification.deadline is not None and specification.deadline < now.date():
         return f"The deadline {specification.deadline} has passed."
     return None
+
+
+OFF_BOARD = frozenset({Status.CLOSED, Status.CANCELLED})
+"""What is over stands on no board."""
+
+BOARD = tuple(status for status in Status if status not in OFF_BOARD)
+"""The board's columns, as an order walks through them."""
+
+
+class Placed(msgspec.Struct, frozen=True):
+    """An order with what the CRM itself knows of it. `status_since`: since when it has its status."""
+
+    order: Order
+    status_since: datetime
+    customer_id: UUID | None = None
+    customer: str | None = None
+    seller_id: UUID | None = None
+    seller: str | None = None
+
+
+def as_accepted(request: OrderRequested, seller_id: UUID | None, seller: str | None) -> Order:
+    """An order that was accepted here and that Orders has not told of yet: version 0."""
+    taker = Actor(kind=ActorKind.SELLER, id=str(seller_id or ""), name=seller or CHANNEL)
+    return Order(
+        order_id=request.order_id,
+        version=0,
+        status=Status.SUBMITTED,
+        account=request.account,
+        channel=request.channel,
+        reference=request.reference,
+        specification=request.specification,
+        submitted_at=request.requested_at,
+        updated_at=request.requested_at,
+        transition=Transition(source=None, target=Status.SUBMITTED, actor=taker, at=request.requested_at),
+        approve_up_to=request.approve_up_to,
+    )
+
+
+class OrderLine(msgspec.Struct, frozen=True):
+    """What a list shows of an order. `account` is whose it is to its channel, `maker` who has it in hand, `customer`
+    for whom the sellers know it to be, `seller` who looks after it."""
+
+    order_id: UUID
+    code: str
+    version: int
+    status: Status
+    account: UUID
+    channel: str
+    reference: str | None
+    model_name: str
+    alloy: str
+    quantity: int
+    submitted_at: datetime
+    updated_at: datetime
+    deadline: date | None
+    amount: Decimal | None
+    currency: str | None
+    maker: str | None
+    reason: str | None
+    status_since: datetime
+    customer_id: UUID | None = None
+    customer: str | None = None
+    seller_id: UUID | None = None
+    seller: str | None = None
+
+
+def line(placed: Placed) -> OrderLine:
+    order = placed.order
+    specification = order.specification
+    return OrderLine(
+        order_id=order.order_id,
+        code=short_code(order.order_id),
+        version=order.version,
+        status=order.status,
+        account=order.account,
+        channel=order.channel,
+        reference=order.reference,
+        model_name=specification.model.name,
+        alloy=specification.alloy,
+        quantity=specification.quantity,
+        submitted_at=order.submitted_at,
+        updated_at=order.updated_at,
+        deadline=specification.deadline,
+        amount=order.quote.amount if order.quote else None,
+        currency=order.quote.currency if order.quote else None,
+        maker=order.maker.name if order.maker else None,
+        reason=order.transition.reason,
+        status_since=placed.status_since,
+        customer_id=placed.customer_id,
+        customer=placed.customer,
+        seller_id=placed.seller_id,
+        seller=placed.seller,
+    )
+
+
+def service_of(actor: Actor, channel: str) -> str:
+    """From which service a step came, by who took it."""
+    match actor.kind:
+        case ActorKind.OPERATOR | ActorKind.SUPERVISOR:
+            return "mes"
+        case ActorKind.SELLER | ActorKind.ADMINISTRATOR:
+            return "crm"
+        case ActorKind.PARTNER | ActorKind.CUSTOMER:
+            return channel
+        case ActorKind.SYSTEM:
+            return actor.id if actor.id in ("mes", "crm", "pricing") else "orders"
+
+
+_DIGIT_WORD = re.compile(r"^[+(]?[\d()\-./]{4,}$")
+_WORDS = re.compile(r"[\w.@+\-]+")
+SHORTEST_WORD = 2
+
+
+def digits(phone: str) -> str:
+    """A telephone number as it is compared: its digits."""
+    return "".join(c for c in phone if c.isdigit() and c.isascii())
+
+
+def lexemes(texts: list[str], phones: list[str]) -> list[str]:
+    """What somebody is found by: the words of these texts, in small letters, and these numbers backwards, since people
+    know the end of one and write its beginning in many ways."""
+    words = {word for text in texts for word in _WORDS.findall(text.casefold())}
+    words |= {part for word in words for part in re.split(r"[.@+\-]", word) if len(part) >= SHORTEST_WORD}
+    return sorted(word[:100] for word in words | {f"ph{digits(p)[::-1]}" for p in phones if digits(p)})
+
+
+def search_query(text: str) -> str | None:
+    """A search as PostgreSQL's tsquery: every word is the beginning of one, a number the end of one. None: nothing to
+    search for."""
+    compact = re.sub(r"[\s()\-./]", "", text)
+    if re.fullmatch(r"\+?\d{4,15}", compact):
+        return f"'ph{digits(compact)[::-1]}':*"
+    words = [w for w in _WORDS.findall(text.casefold()) if len(w) >= SHORTEST_WORD][:6]
+    quoted = []
+    for word in words:
+        if _DIGIT_WORD.match(word) and digits(word):
+            quoted.append(f"'ph{digits(word)[::-1]}':*")
+        else:
+            quoted.append(f"'{word[:100]}':*")
+    return " & ".join(quoted) or None

@@ -1,6 +1,6 @@
 """Use cases of the CRM, each one transaction; the network is never waited for inside one."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -11,7 +11,8 @@ from lostwax.contracts import topics
 from lostwax.contracts.ids import derived_id, new_id
 from lostwax.contracts.orders import Action, Actor, ActorKind, Command, Order, Outcome, Resubmit
 from lostwax.contracts.staff import Role
-from lostwax.crm import domain, store
+from lostwax.crm import desk_store, domain, layouts_store, store
+from lostwax.crm.board import Board
 from lostwax.crm.store import StaffRow
 from lostwax.kit import outbox
 from lostwax.kit.auth import Member, digest_of_key, new_api_key
@@ -24,10 +25,22 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Office:
-    """What the use cases need: database and clock."""
+    """What the use cases need: database, clock, and the board in Redis (None: there is none, all is read from the
+    database). `letters`: the language of letters, `en` or `ru`; `sellers_address`: who gets them when customers write
+    (empty: nobody)."""
 
-    def __init__(self, pool: Pool, *, now: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        board: Board | None = None,
+        *,
+        now: Callable[[], datetime],
+        letters: str = "en",
+        sellers_address: str = "",
+    ) -> None:
+        self.letters, self.sellers_address = letters, sellers_address
         self.pool = pool
+        self.board = board
         self.now = now
 
 
@@ -59,6 +72,13 @@ async def set_role(connection: Connection, staff_id: UUID, role: Role) -> StaffR
     return row
 
 
+async def end_sessions(connection: Connection, staff_id: UUID) -> StaffRow:
+    """Whoever is signed in by this account, wherever, signs in again: for a lost tablet. The badge stays good. Raises
+    the 404 Problem."""
+    async with connection.transaction():
+        return await _changed(connection, staff_id, await store.end_sessions(connection, staff_id))
+
+
 async def _changed(connection: Connection, staff_id: UUID, changed: StaffRow | None) -> StaffRow:
     """The row that was changed just now, told to the others; or as it is, when there was nothing to change."""
     if changed is not None:
@@ -82,19 +102,39 @@ async def badge_holder(office: Office, badge: str) -> StaffRow | None:
 
 
 async def known_order(office: Office, order_id: UUID) -> Order:
-    """Raises the 404 Problem."""
+    """An order as Orders told of it. Raises the 404 Problem, or 409 for one that was just accepted here."""
+    order = await seen_order(office, order_id)
+    if order.version == 0:
+        raise Problem(409, "not-yet", "The order is just being taken up", "It is safe; ask again in a moment.")
+    return order
+
+
+async def seen_order(office: Office, order_id: UUID) -> Order:
+    """As `known_order`, or as it was accepted here, at version 0. Raises the 404 Problem."""
     async with office.pool.acquire() as connection:
         order = await store.order(connection, order_id)
+        if order is None and (placed := await desk_store.accepted(connection, order_id)) is not None:
+            return placed.order
+        # Orders may have told of it between the two looks.
+        order = order or await store.order(connection, order_id)
     if order is None:
         raise Problem(404, "not-found", "No such order", "Orders has not told of it (yet).")
     return order
 
 
 async def command(
-    office: Office, member: Member, order_id: UUID, action: str, wish: Action, seen_version: int | None
+    office: Office,
+    member: Member,
+    order_id: UUID,
+    action: str,
+    wish: Action,
+    seen_version: int | None,
+    *,
+    beside: Callable[[Connection], Awaitable[None]] | None = None,
 ) -> CommandView:
     """Send a seller's wish to Orders, which decides. `seen_version` None: the newest that is known here. The same wish
-    of the same seller for the same version is one command. Raises the 409 Problem for what is known to be refused."""
+    of the same seller for the same version is one command. `beside`: what is kept in the same transaction. Raises the
+    409 Problem for what is known to be refused."""
     order = await known_order(office, order_id)
     seen = order.version if seen_version is None else seen_version
     mark = _encode(wish).decode()
@@ -115,6 +155,8 @@ async def command(
         except domain.Hopeless as hopeless:
             raise _conflict(order, hopeless) from None
         async with connection.transaction():
+            if beside is not None:
+                await beside(connection)
             return await store.commands.send(connection, wanted, action, member.staff_id)
 
 
@@ -156,9 +198,19 @@ async def find_command(office: Office, command_id: UUID) -> CommandView:
 
 
 async def take_changes(office: Office, orders: Sequence[Order]) -> None:
-    """Keep what Orders says of every order, the newest version of each."""
+    """Keep what Orders says of every order, the newest version of each, and show it on the board. About what is shipped
+    or cancelled nobody is waited for any more."""
+    changed = newest(orders)
+    over = [order.order_id for order in changed if order.status in domain.OVER]
     async with office.pool.acquire() as connection:
-        await store.take_changes(connection, newest(orders))
+        async with connection.transaction():
+            await store.take_changes(connection, changed)
+            if over:
+                await layouts_store.stop_waiting(connection, over, office.now())
+        if office.board is None:
+            return
+        now = await desk_store.placed(connection, [order.order_id for order in orders])
+    await office.board.show(now)
 
 
 async def take_outcomes(office: Office, outcomes: Sequence[Outcome]) -> None:

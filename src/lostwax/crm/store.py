@@ -8,7 +8,7 @@ import asyncpg
 import msgspec
 
 from lostwax.contracts import topics
-from lostwax.contracts.orders import Order, Status
+from lostwax.contracts.orders import Order
 from lostwax.contracts.staff import Role, StaffChanged
 from lostwax.kit.commands import Commands
 from lostwax.kit.postgres import Connection
@@ -115,6 +115,17 @@ async def set_role(connection: Connection, staff_id: UUID, role: Role) -> StaffR
     )
 
 
+async def end_sessions(connection: Connection, staff_id: UUID) -> StaffRow | None:
+    """Tokens of before are refused. None when there is no such active account."""
+    return _staff(
+        await connection.fetchrow(
+            "UPDATE staff AS s SET version = version + 1 WHERE staff_id = $1 AND withdrawn_at IS NULL"
+            f" RETURNING {_STAFF}",
+            staff_id,
+        )
+    )
+
+
 async def staff(connection: Connection, staff_id: UUID) -> StaffRow | None:
     return _staff(await connection.fetchrow(f"SELECT {_STAFF} FROM staff s WHERE s.staff_id = $1", staff_id))
 
@@ -123,32 +134,21 @@ async def take_changes(connection: Connection, orders: Sequence[Order]) -> None:
     """Keep each order whose version is newer than what is known; at most one version of each order, sorted by id."""
     await connection.execute(
         """
-        INSERT INTO orders AS o (order_id, version, status, body)
-        SELECT * FROM unnest($1::uuid[], $2::int[], $3::text[], $4::jsonb[])
+        INSERT INTO orders AS o (order_id, version, status, body, status_since)
+        SELECT * FROM unnest($1::uuid[], $2::int[], $3::text[], $4::jsonb[], $5::timestamptz[])
         ON CONFLICT (order_id) DO UPDATE
-            SET version = excluded.version, status = excluded.status, body = excluded.body
+            SET version = excluded.version, status = excluded.status, body = excluded.body,
+                status_since = CASE WHEN o.status = excluded.status THEN o.status_since ELSE excluded.status_since END
             WHERE o.version < excluded.version
         """,
         [o.order_id for o in orders],
         [o.version for o in orders],
         [o.status.value for o in orders],
         [msgspec.json.encode(o).decode() for o in orders],
+        [o.transition.at for o in orders],
     )
 
 
 async def order(connection: Connection, order_id: UUID) -> Order | None:
     body = await connection.fetchval("SELECT body FROM orders WHERE order_id = $1", order_id)
     return None if body is None else _order.decode(body)
-
-
-async def orders_page(connection: Connection, status: Status | None, before: UUID | None, limit: int) -> list[Order]:
-    """Orders of every channel, newest first, from below `before`."""
-    where = "" if status is None else " AND status = $3"
-    arguments = () if status is None else (status.value,)
-    rows = await connection.fetch(
-        f"SELECT body FROM orders WHERE ($1::uuid IS NULL OR order_id < $1){where} ORDER BY order_id DESC LIMIT $2",
-        before,
-        limit,
-        *arguments,
-    )
-    return [_order.decode(row["body"]) for row in rows]

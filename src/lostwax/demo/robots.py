@@ -7,9 +7,10 @@ send the same thing again under the same key.
 import asyncio
 import contextlib
 import random
+import secrets
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import Any
 from uuid import UUID
 
@@ -17,11 +18,14 @@ import httpx
 import msgspec
 
 from lostwax.audit.journal import Acknowledged, Journal
+from lostwax.crm.domain import DESK
 from lostwax.samples import Sample
 
 TRY_AGAIN = frozenset({429, 500, 502, 503, 504})
 ALLOYS = ("sterling-925", "gold-14k", "gold-18k", "platinum-950", "brass")
 FINISHES = ("as-cast", "polished", "satin")
+QUOTED_SHARE, QUOTE_PATIENCE_S = 0.3, 5.0
+ASK_AGAIN_S = 10.0
 
 
 Witness = Callable[[str, str, int | None, float], None]
@@ -38,6 +42,13 @@ class Events(msgspec.Struct):
     held: int = 0
     held_unpriced: int = 0
     closed: int = 0
+    layouts_sent: int = 0
+    layouts_approved: int = 0
+    layouts_remarked: int = 0
+    messages: int = 0
+    answers: int = 0
+    confirmed: int = 0
+    quoted: int = 0
 
 
 class RobotFailed(Exception):
@@ -97,8 +108,27 @@ async def sign_in(url: str, badge: str) -> str:
         await door.close()
 
 
+async def enter_shop(url: str, name: str, *, guest: bool) -> tuple[UUID, str, str]:
+    """Come into the shop at `url`, by an account or as a guest who says where they are reached: who that is, the
+    session's token, and the mail address."""
+    contact = {"email": f"{secrets.token_hex(8)}@example.org", "name": name}
+    door = Door(url, None)
+    try:
+        if guest:
+            entered = told(await door.call("POST", "/v1/guests", json={}), 201)
+            headers = {"Authorization": f"Bearer {entered['token']}"}
+            told(await door.call("PUT", "/v1/me", json=contact, headers=headers), 200)
+        else:
+            account = {**contact, "password": secrets.token_urlsafe(12)}
+            entered = told(await door.call("POST", "/v1/customers", json=account), 201)
+        return UUID(entered["customer_id"]), str(entered["token"]), contact["email"]
+    finally:
+        await door.close()
+
+
 class Partner:
-    """Uploads models, orders pieces, accepts prices. Every 202 goes into the journal at once."""
+    """Uploads models, orders pieces, accepts prices, at the partners' door or, as a customer, at the shop's. Every 202
+    goes into the journal at once."""
 
     def __init__(
         self,
@@ -119,6 +149,7 @@ class Partner:
         self._standing_share = standing_share
         self._to_cancel: set[str] = set()
         self._mended: set[str] = set()
+        self._asked: dict[str, float] = {}
         self._ready: dict[str, asyncio.Task[None]] = {}
         self.accepted: list[UUID] = []
         self.in_flight = 0
@@ -130,19 +161,7 @@ class Partner:
         if upload is None:
             upload = self._ready[sample.sha256] = asyncio.create_task(self._upload(sample))
         await upload
-        wish = {
-            "model": sample.sha256,
-            "alloy": chance.choice(ALLOYS),
-            "finish": chance.choice(FINISHES),
-            "quantity": chance.choice((1, 1, 1, 2, 5)),
-            "reference": submission,
-        }
-        if fate == "mend":
-            wish["finish"] = "mirror-of-venus"
-        if fate != "cancel" and chance.random() < self._standing_share:
-            wish["approve_up_to"] = "1000000"
-        if chance.random() < 0.3:
-            wish["engraving"] = chance.choice(("Für immer", "M & J 2026", "L'amour", "∞"))
+        wish = await self._wish(sample, submission, chance, fate)
         self.in_flight += 1
         try:
             answer = told(
@@ -156,6 +175,22 @@ class Partner:
         self._journal.write(Acknowledged(order_id, self._account, submission))
         self.accepted.append(order_id)
         return order_id
+
+    async def _wish(self, sample: Sample, submission: str, chance: random.Random, fate: str) -> dict[str, Any]:
+        wish: dict[str, Any] = {
+            "model": sample.sha256,
+            "alloy": chance.choice(ALLOYS),
+            "finish": chance.choice(FINISHES),
+            "quantity": chance.choice((1, 1, 1, 2, 5)),
+            "reference": submission,
+        }
+        if fate == "mend":
+            wish["finish"] = "mirror-of-venus"
+        if fate != "cancel" and chance.random() < self._standing_share:
+            wish["approve_up_to"] = "1000000"
+        if chance.random() < 0.3:
+            wish["engraving"] = chance.choice(("Für immer", "M & J 2026", "L'amour", "∞"))
+        return wish
 
     async def _upload(self, sample: Sample) -> None:
         data = await asyncio.to_thread(sample.path.read_bytes)
@@ -173,10 +208,14 @@ class Partner:
             await asyncio.sleep(0.3)
 
     async def look_after_orders(self, pause_s: float = 0.2) -> None:
-        """Accept every price that is open, mend every price that failed, until cancelled."""
+        """Accept every price that is open, mend every price that failed, until cancelled. What was asked for is not
+        asked for again at once: it may be on its way."""
         while True:
-            priced = await self._at("PRICE_CALCULATED")
-            failed = await self._at("PRICE_FAILED")
+            now = time.monotonic()
+            self._asked = {order_id: at for order_id, at in self._asked.items() if now - at < ASK_AGAIN_S}
+            priced = await self._at("PRICE_CALCULATED", self._asked)
+            failed = await self._at("PRICE_FAILED", self._asked)
+            self._asked |= dict.fromkeys((order["order_id"] for order in (*priced, *failed)), now)
             await asyncio.gather(*(self._accept(o) for o in priced), *(self._mend(o) for o in failed))
             await asyncio.sleep(pause_s)
 
@@ -200,10 +239,10 @@ class Partner:
                 return
             await asyncio.sleep(pause_s)
 
-    async def _at(self, status: str) -> list[dict[str, Any]]:
+    async def _at(self, status: str, but: Container[str] = ()) -> list[dict[str, Any]]:
+        """Orders that stand there, but for these."""
         page = told(await self._door.call("GET", "/v1/orders", params={"status": status, "limit": 200}), 200)
-        orders: list[dict[str, Any]] = page["orders"]
-        return orders
+        return [order for order in page["orders"] if order["order_id"] not in but]
 
     async def _mend(self, order: dict[str, Any]) -> None:
         body = {"finish": "polished"}
@@ -215,9 +254,11 @@ class Partner:
     async def _accept(self, order: dict[str, Any]) -> None:
         if order["order_id"] in self._to_cancel:
             body = {"reason": "the customer changed their mind"}
-            told(await self._door.call("POST", f"/v1/orders/{order['order_id']}/cancel", json=body), 202)
-            self._to_cancel.discard(order["order_id"])
-            self._events.cancelled += 1
+            response = await self._door.call("POST", f"/v1/orders/{order['order_id']}/cancel", json=body)
+            told(response, 202, 409)
+            if response.status_code == 202:  # else somebody was quicker: it is looked at again
+                self._to_cancel.discard(order["order_id"])
+                self._events.cancelled += 1
             return
         quote = order["quote"]
         body = {"quote_id": quote["quote_id"], "amount": quote["amount"]}
@@ -227,6 +268,95 @@ class Partner:
     async def close(self) -> None:
         await self._door.close()
         await self._files.aclose()
+
+
+class Customer(Partner):
+    """A customer of the shop, who often asks what a piece costs before ordering it at that price."""
+
+    async def _wish(self, sample: Sample, submission: str, chance: random.Random, fate: str) -> dict[str, Any]:
+        wish = await super()._wish(sample, submission, chance, fate)
+        if fate or chance.random() >= QUOTED_SHARE:
+            return wish
+        option = {name: wish[name] for name in ("alloy", "finish", "quantity", "engraving") if name in wish}
+        asked = told(
+            await self._door.call(
+                "POST",
+                "/v1/quotes",
+                json={"model": sample.sha256, "options": [option]},
+                headers={"Idempotency-Key": f"quote of {submission}"},
+            ),
+            202,
+        )
+        deadline = time.monotonic() + QUOTE_PATIENCE_S
+        while time.monotonic() < deadline:
+            quote = told(await self._door.call("GET", f"/v1/quotes/{asked['quote_id']}"), 200)
+            if quote["state"] == "priced":
+                self._events.quoted += 1
+                accepted = {"quote_id": quote["quote_id"], "option": 1, "amount": quote["options"][0]["amount"]}
+                return {**{name: what for name, what in wish.items() if name != "approve_up_to"}, "quote": accepted}
+            await asyncio.sleep(0.3)
+        return wish
+
+
+class Taker(Partner):
+    """A seller who takes orders for customers at the CRM's door and approves their prices. Each order
+    is for somebody new or for one of those before."""
+
+    def __init__(
+        self,
+        url: str,
+        token: str,
+        journal: Journal,
+        events: Events,
+        chance: random.Random,
+        *,
+        standing_share: float = 0.2,
+        witness: Witness | None = None,
+    ) -> None:
+        super().__init__(url, token, DESK, journal, events, standing_share=standing_share, witness=witness)
+        self._chance = chance
+        self._customers: list[str] = []
+
+    async def _known_customer(self) -> str | None:
+        """Somebody who has ordered before, mostly; None: somebody new calls."""
+        if not self._customers or (len(self._customers) < 20 and self._chance.random() < 0.3):
+            return None
+        return self._chance.choice(self._customers)
+
+    async def _wish(self, sample: Sample, submission: str, chance: random.Random, fate: str) -> dict[str, Any]:
+        wish = await super()._wish(sample, submission, chance, fate)
+        if (known := await self._known_customer()) is not None:
+            return {**wish, "customer_id": known, "remarks": "ordered by telephone"}
+        caller = {"name": f"Caller {submission}", "phone": f"+49 30 {self._chance.randrange(10**7):07d}"}
+        return {**wish, "customer": caller}
+
+    async def order(self, sample: Sample, submission: str, chance: random.Random, fate: str = "") -> UUID:
+        order_id = await super().order(sample, submission, chance, fate)
+        lines = told(
+            await self._door.call("GET", "/v1/customers", params={"q": f"Caller {submission}", "limit": 1}), 200
+        )["customers"]
+        self._customers += [line["customer_id"] for line in lines]
+        return order_id
+
+    async def _at(self, status: str, but: Container[str] = ()) -> list[dict[str, Any]]:
+        asked = {"status": status, "channel": "crm", "limit": 50}
+        lines = told(await self._door.call("GET", "/v1/orders", params=asked), 200)["orders"]
+        own = {str(order_id) for order_id in self.accepted}
+        orders = [
+            told(await self._door.call("GET", f"/v1/orders/{line['order_id']}"), 200)["order"]
+            for line in lines
+            if line["order_id"] in own and line["order_id"] not in but
+        ]
+        return [order for order in orders if order["status"] == status]
+
+    async def _accept(self, order: dict[str, Any]) -> None:
+        if order["order_id"] in self._to_cancel:
+            await super()._accept(order)
+            return
+        quote = order["quote"]
+        body = {"quote_id": quote["quote_id"], "amount": quote["amount"], "version": order["version"]}
+        # 409: approved already, by the look before this one, or held by a colleague.
+        told(await self._door.call("POST", f"/v1/orders/{order['order_id']}/approve", json=body), 202, 409)
 
 
 class Seller:

@@ -1,4 +1,4 @@
-"""The demo: a fresh stack, partners, a seller and operators as robots, a live table, the audit's verdict."""
+"""The demo: a fresh stack, partners, customers, a seller and operators as robots, a live table, the audit's verdict."""
 
 import asyncio
 import random
@@ -19,29 +19,42 @@ from lostwax.contracts.orders import Status
 from lostwax.contracts.staff import Role
 from lostwax.crm.handlers import add_staff
 from lostwax.demo.hops import Standing, standing
-from lostwax.demo.robots import Events, Operator, Partner, Seller, Witness, sign_in
+from lostwax.demo.robots import Customer, Events, Operator, Partner, Seller, Taker, Witness, enter_shop, sign_in
+from lostwax.demo.talking import Reader, Talker
 from lostwax.kit.clock import utc_now
 from lostwax.local.stack import Stack
 from lostwax.partner_api.keys import add_client
 from lostwax.samples import Sample, generate
 
 PARTNERS = ("Atelier Nord", "Gold & Grain", "Maison Lune")
+CUSTOMERS = (("Nora", False), ("Anton", True))
+"""People who buy in the shop, and who of them as a guest."""
+
 OPERATORS = ("Ida", "Tomasz", "Leila", "Bruno", "Wen")
 SELLER = "Klara"
+TAKER = "Jonas"
+"""A seller who takes orders by telephone."""
+
+ADMINISTRATOR = "Maren"
+TALK_LIMIT_S = 10.0
 FINAL = (Status.SHIPPED, Status.CLOSED, Status.CANCELLED)
 NOTHING_MAY_STAY: Mapping[Status, timedelta] = {s: timedelta(0) for s in Status if s not in FINAL}
 
 
 class Cast(msgspec.Struct):
-    """Everybody who plays, and what a visitor needs to come in beside them."""
+    """Everybody who plays, and what a visitor needs to come in beside them. `partners`: who orders, customers of the
+    shop and a seller who takes orders among them."""
 
     partners: list[Partner]
     operators: list[Operator]
     seller: Seller
+    talker: Talker
+    readers: list[Reader]
     events: Events
     key: str
     badge: str
     seller_badge: str
+    administrator_badge: str
 
 
 class Progress(msgspec.Struct, frozen=True):
@@ -69,6 +82,7 @@ async def admit_cast(
     """Make accounts for the robots, and a robot for each. `standing_share` of the orders need no acceptance of their
     price; `witness` is told of each request of the partners."""
     partners, operators, key, badge, events = [], [], "", "", Events()
+    readers: list[Reader] = []
     connection = await asyncpg.connect(stack.env("partner_api")["LOSTWAX_DATABASE_URL"])
     try:
         for name in PARTNERS:
@@ -79,6 +93,13 @@ async def admit_cast(
             )
     finally:
         await connection.close()
+    for name, guest in CUSTOMERS:
+        url = stack.url("shop")
+        customer_id, token, email = await enter_shop(url, name, guest=guest)
+        partners.append(
+            Customer(url, token, customer_id, journal, events, standing_share=standing_share, witness=witness)
+        )
+        readers.append(Reader(stack.url("mail"), email, name, random.Random(seed + len(readers)), events))
     for number, name in enumerate(OPERATORS):
         badge = await _a_badge(stack, name, Role.OPERATOR)
         token = await sign_in(stack.url("crm"), badge)
@@ -88,9 +109,23 @@ async def admit_cast(
     seller_badge = await _a_badge(stack, SELLER, Role.SELLER)
     token = await sign_in(stack.url("crm"), seller_badge)
     seller = Seller(stack.url("crm"), token, random.Random(seed), events, hold_share=0.05, close_share=0.3)
-    for close in (*(p.close for p in partners), *(o.close for o in operators), seller.close):
+    taker_token = await sign_in(stack.url("crm"), await _a_badge(stack, TAKER, Role.SELLER))
+    taker = Taker(
+        stack.url("crm"),
+        taker_token,
+        journal,
+        events,
+        random.Random(seed),
+        standing_share=standing_share,
+        witness=witness,
+    )
+    partners.append(taker)
+    talker = Talker(stack.url("crm"), token, random.Random(seed), events)
+    robots: list[Partner | Operator | Seller | Talker | Reader] = [*partners, *operators, seller, talker, *readers]
+    for close in (robot.close for robot in robots):
         resources.push_async_callback(close)
-    return Cast(partners, operators, seller, events, key, badge, seller_badge)
+    administrator_badge = await _a_badge(stack, ADMINISTRATOR, Role.ADMINISTRATOR)
+    return Cast(partners, operators, seller, talker, readers, events, key, badge, seller_badge, administrator_badge)
 
 
 async def _a_badge(stack: Stack, name: str, role: Role) -> str:
@@ -134,9 +169,13 @@ async def ship_orders(
             if eventful:
                 tasks.append(robots.create_task(cast.partners[0].cancel_too_late()))
                 tasks.append(robots.create_task(cast.seller.work()))
+                tasks.append(robots.create_task(cast.talker.work()))
+                tasks += [robots.create_task(reader.work()) for reader in cast.readers]
             fates = _fates(orders) if eventful else [""] * orders
             placing = robots.create_task(_place(cast.partners, samples, fates, seed, per_second))
             await _watch(databases, cast, len(fates), already, show, started, limit_s)
+            if eventful:
+                await _talked_out(cast)
             for task in (*tasks, placing):
                 task.cancel()
     report = await audit(
@@ -145,8 +184,18 @@ async def ship_orders(
         read_journal(journal_path),
         now=utc_now,
         limits=NOTHING_MAY_STAY,
+        # Connect, which nothing waits for, may take longer to start than a small demo takes altogether.
+        reports_s=240,
     )
     return cast, report
+
+
+async def _talked_out(cast: Cast) -> None:
+    """Until everybody who was asked has answered; orders do not wait for that, and a demo only so long."""
+    for _ in range(int(TALK_LIMIT_S / 0.25)):
+        if cast.talker.settled:
+            return
+        await asyncio.sleep(0.25)
 
 
 def _fates(orders: int) -> list[str]:

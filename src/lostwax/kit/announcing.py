@@ -17,7 +17,7 @@ import msgspec
 from lostwax.contracts.announcements import MOST, Announcement, Granted, digest_of
 from lostwax.contracts.topics import ORDER_REQUESTS
 from lostwax.kit.auth import ServiceSigner
-from lostwax.kit.postgres import UNREACHABLE, Pool
+from lostwax.kit.postgres import UNREACHABLE, Pool, let_go
 from lostwax.kit.publishing import PublishingLimits
 
 log = logging.getLogger(__name__)
@@ -75,7 +75,7 @@ class Announcer:
                             pause = 0.2
                             await self._rest()
                     finally:
-                        await connection.close(timeout=2)
+                        await let_go(connection)
                 except UNREACHABLE as error:
                     log.warning("announcing: database away", extra={"error": repr(error)})
                 except (httpx.HTTPError, _NotTaken) as error:

@@ -24,18 +24,20 @@ from lostwax.contracts import metrics as measured
 from lostwax.contracts.topics import Topic
 from lostwax.kit import dead, metrics, tracing
 from lostwax.kit.clock import utc_now
-from lostwax.kit.kafka import NotPublished, OutgoingRecord, Publisher
+from lostwax.kit.kafka import ClientErrors, NotPublished, OutgoingRecord, Publisher
 from lostwax.kit.kafka_reading import headers_of
-from lostwax.kit.messages import Burial, DeadWatch, Discarded, Handler, Incoming, Later, Poison
+from lostwax.kit.messages import Burial, DeadWatch, Decoder, Discarded, Handler, Incoming, Later, Poison
 
 log = logging.getLogger(__name__)
 
 _POLL_S = 0.25
-_HIGH_WATER = 2000
-_LOW_WATER = 500
+_HIGH_WATER, _HIGH_WATER_BYTES = 2000, 8_000_000
+_LOW_WATER, _LOW_WATER_BYTES = 500, 2_000_000
 _LONE_ATTEMPTS = 6
 _DEAD_PER_MINUTE = 100
 _REJOIN_S = 1.0
+_UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError)
+# Beyond the ValueError that a decoder promises: what another program wrote must not stop all that stands behind it.
 
 _handled = metrics.counter(measured.MESSAGES_HANDLED)
 _failed = metrics.counter(measured.MESSAGES_FAILED)
@@ -62,6 +64,7 @@ class _Partition:
     def __init__(self, topic: str, number: int, client: Consumer) -> None:
         self.topic, self.number, self.client = topic, number, client
         self.buffer: deque[KafkaMessage] = deque()
+        self.size = 0
         self.task: asyncio.Task[None] | None = None
         self.paused = False
         self.revoked = False
@@ -72,7 +75,10 @@ class _Partition:
 class Runner:
     """Consumer group member for a set of topics. `run()` until cancelled; `readiness` says why it is not well.
 
-    `instance` names this member within the group, so that it is known again when it comes back.
+    `instance` names this member within the group, so that it is known again when it comes back. A handler gets up to
+    `batch` messages of about `batch_bytes` together. `decoders` are for
+    topics of other programs' records: those are not traced, for nobody's order is in them, and a record without a value
+    is passed over.
     """
 
     def __init__(
@@ -84,16 +90,19 @@ class Runner:
         publisher: Publisher,
         instance: str = "",
         batch: int = 500,
+        batch_bytes: int = 4_000_000,
         later: tuple[type[BaseException], ...] = (),
         dead_watches: Mapping[Topic, DeadWatch] | None = None,
+        decoders: Mapping[Topic, Decoder] | None = None,
         from_beginning: bool = True,
         max_poll_interval_ms: int = 300_000,
     ) -> None:
         self._group = group
         self._routes = {topic.name: (topic, handler) for topic, handler in routes.items()}
         self._dead_watches = {topic.name: watch for topic, watch in (dead_watches or {}).items()}
+        self._decoders = {topic.name: decoder for topic, decoder in (decoders or {}).items()}
         self._publisher = publisher
-        self._batch = batch
+        self._batch, self._batch_bytes = batch, batch_bytes
         self._later: tuple[type[BaseException], ...] = (Later, NotPublished, *later)
         self._partitions: dict[tuple[str, int], _Partition] = {}
         self._dead_at: deque[float] = deque()
@@ -104,6 +113,7 @@ class Runner:
         self.handled = 0
         self.skipped = 0
         self.dead = 0
+        self._complain = ClientErrors(group=group)
         self._settings: dict[str, Any] = {
             "bootstrap.servers": bootstrap,
             "group.id": group,
@@ -125,7 +135,7 @@ class Runner:
             # session of its former self to run out.
             **({"group.instance.id": f"{group}-{instance}"} if instance else {}),
             "log_level": 3,
-            "error_cb": lambda error: log.warning("kafka client", extra={"group": group, "error": str(error)}),
+            "error_cb": self._complain,
         }
         self._consumer = Consumer(self._settings)
 
@@ -238,16 +248,18 @@ class Runner:
         for message in messages:
             if (error := message.error()) is not None:
                 if error.code() not in (KafkaError._PARTITION_EOF,):
-                    log.warning("kafka", extra={"group": self._group, "error": str(error)})
+                    self._complain(error)
                 continue
             key = (message.topic(), message.partition())
             partition = self._partitions.get(key)
             if partition is None or partition.revoked:
                 partition = self._partitions[key] = _Partition(*key, self._consumer)
             partition.buffer.append(message)
+            partition.size += len(message)
             if partition.task is None and partition.stopped_by is None:
                 partition.task = asyncio.create_task(self._work(partition))
-            if len(partition.buffer) > _HIGH_WATER and not partition.paused:
+            full = len(partition.buffer) > _HIGH_WATER or partition.size > _HIGH_WATER_BYTES
+            if full and not partition.paused:
                 self._pause(partition)
 
     def _pause(self, partition: _Partition) -> None:
@@ -268,6 +280,7 @@ class Runner:
         for partition in gone:
             partition.revoked = True
             partition.buffer.clear()
+            partition.size = 0
         tasks = [p.task for p in gone if p.task is not None]
         if tasks and finish:
             await asyncio.wait(tasks, timeout=15)
@@ -281,7 +294,8 @@ class Runner:
                 partition.in_hand = taken[0]
                 await self._handle_for_certain(partition, taken)
                 partition.in_hand = None
-                if partition.paused and not partition.revoked and len(partition.buffer) < _LOW_WATER:
+                low = len(partition.buffer) < _LOW_WATER and partition.size < _LOW_WATER_BYTES
+                if partition.paused and not partition.revoked and low:
                     self._resume(partition)
         except _LetGo:
             pass
@@ -304,10 +318,13 @@ class Runner:
         the message that it buries and the notice, and must do all that stands before the notice first."""
         watched = partition.topic in self._dead_watches
         taken = [partition.buffer.popleft()]
-        while partition.buffer and len(taken) < self._batch:
+        size = len(taken[0])
+        while partition.buffer and len(taken) < self._batch and size < self._batch_bytes:
             if watched and _is_notice(partition.buffer[0]):
                 break
             taken.append(partition.buffer.popleft())
+            size += len(taken[-1])
+        partition.size -= size
         return taken
 
     async def _handle_for_certain(self, partition: _Partition, taken: Sequence[KafkaMessage]) -> None:
@@ -334,7 +351,8 @@ class Runner:
             if partition.revoked:
                 return
             group = pending[0]
-            traces = tracing.Batch([(catalogue.subject_of(i.body), i.traceparent) for i in group])
+            ours = partition.topic not in self._decoders
+            traces = tracing.Batch([(catalogue.subject_of(i.body), i.traceparent) for i in group] if ours else [])
             traces.enter()
             began = time.monotonic()
             try:
@@ -403,6 +421,8 @@ class Runner:
 
     async def _decode(self, partition: _Partition, message: KafkaMessage) -> Incoming | None:
         headers = headers_of(message)
+        if (decoder := self._decoders.get(partition.topic)) is not None:
+            return await self._decode_foreign(partition, message, decoder, headers.get(dead.REPLAYED_FROM))
         type_name = headers.get("ce_type", "")
         watch = self._dead_watches.get(partition.topic)
         if type_name == dead.DISCARDED and watch is not None:
@@ -431,6 +451,30 @@ class Runner:
             traceparent=headers.get("traceparent"),
             body=body,
             replayed_from=headers.get(dead.REPLAYED_FROM),
+        )
+
+    async def _decode_foreign(
+        self, partition: _Partition, message: KafkaMessage, decoder: Decoder, replayed_from: str | None
+    ) -> Incoming | None:
+        if message.value() is None:
+            return None
+        try:
+            body = decoder(message.value())
+        except _UNREADABLE as error:
+            detail = str(error) if isinstance(error, ValueError) else repr(error)
+            await self._bury_for_certain(partition, message, "malformed", detail, None)
+            return None
+        return Incoming(
+            topic=message.topic(),
+            partition=message.partition(),
+            offset=message.offset(),
+            key=(message.key() or b"").decode(errors="replace"),
+            type="",
+            source="",
+            message_id="",
+            traceparent=None,
+            body=body,
+            replayed_from=replayed_from,
         )
 
     async def _bury_for_certain(

@@ -25,7 +25,7 @@ import msgspec
 
 from lostwax.contracts.ids import new_id
 from lostwax.kit import generation_scripts as scripts
-from lostwax.kit.postgres import UNREACHABLE, Connection, OwnConnection, Pool
+from lostwax.kit.postgres import UNREACHABLE, Connection, OwnConnection, Pool, let_go
 from lostwax.kit.redis_server import REDIS_AWAY, RedisServer, Script
 
 log = logging.getLogger(__name__)
@@ -132,6 +132,7 @@ class Generations:
         self._read_elsewhere_at = float("-inf")
         # Ids of entries that neither Redis nor `unshown` has taken.
         self._owed: set[UUID] = set()
+        self._noting_fails = False
         self._notices = 0
         self._wake = asyncio.Event()
         self._rebuild_wanted = asyncio.Event()
@@ -168,6 +169,7 @@ class Generations:
         self._all_shown = False
         self._owed.update(entry.id for entry in entries)
         await self._note_owed()
+        self._wake.set()
 
     async def read_elsewhere(self, entries: Sequence[Entry]) -> None:
         """Entries that were read from the database and are about to be seen: so that nobody who has seen them sees an
@@ -188,14 +190,18 @@ class Generations:
                 places = " ".join([f"{name}={member}" for name, member in entry.places])
                 assert len(places) < _HEAD_BYTES - 14, places
                 arguments += (str(entry.id), entry.rank, places, entry.body, 0 if entry.places else entry.keep_s)
-            if await self._run(scripts.PUSH, fill, *arguments) < 0:
+            takers = await self._run(scripts.PUSH, fill, *arguments)
+            if takers < 0:
                 raise Overtaken
+            if takers == 0 and self._present:
+                self._lose_generation()
 
     async def _run(self, script: Script, *arguments: str | bytes | int) -> Any:
         return await self._redis.run(script, self._keys, self._name, *arguments)
 
     async def _note_owed(self) -> None:
-        """Put what is owed into `unshown`, where every process sees it; what the database does not take stays owed."""
+        """Put what is owed into `unshown`, where every process sees it; what the database does not take stays owed, and
+        is tried again with the next push or look."""
         owed = list(self._owed)
         try:
             async with self._pool.acquire() as connection:
@@ -207,10 +213,12 @@ class Generations:
                     self._channel,
                 )
         except UNREACHABLE as error:
-            log.warning("what Redis lacks cannot be noted", extra={"view": self._name, "error": repr(error)})
+            if not self._noting_fails:
+                log.warning("what Redis lacks cannot be noted", extra={"view": self._name, "error": repr(error)})
+            self._noting_fails = True
         else:
             self._owed.difference_update(owed)
-        self._wake.set()
+            self._noting_fails = False
 
     @property
     def _channel(self) -> str:
@@ -220,6 +228,12 @@ class Generations:
         if self._answers:
             log.warning("read from the database now", extra={"view": self._name, "why": why})
         self._answers = False
+        self._wake.set()
+
+    def _lose_generation(self) -> None:
+        if self._present:
+            log.warning("the generation is gone from Redis", extra={"view": self._name})
+        self._present = False
         self._wake.set()
 
     # -- reading ------------------------------------------------------------------------------------------------------
@@ -254,10 +268,7 @@ class Generations:
             self._lose_redis(repr(error))
             raise Untrusted(repr(error)) from error
         if not isinstance(found, list):
-            if self._present:
-                log.warning("the generation is gone from Redis", extra={"view": self._name})
-            self._present = False
-            self._wake.set()
+            self._lose_generation()
             raise Untrusted("the generation is gone")
         if not self.trusted:  # known only since the question was sent
             raise Untrusted
@@ -291,7 +302,7 @@ class Generations:
                             await asyncio.sleep(_LOOK_AGAIN_S)  # whatever is pushed meanwhile
                 finally:
                     self._listening = False
-                    await connection.close(timeout=2)
+                    await let_go(connection)
             except UNREACHABLE as error:
                 log.warning("database away", extra={"view": self._name, "error": repr(error)})
             await asyncio.sleep(pause)
@@ -338,6 +349,8 @@ class Generations:
         if not self._present and self._all_shown:
             log.info("read from Redis now", extra={"view": self._name})
         self._present = True
+        if self._owed:
+            return _LOOK_AGAIN_S
         if self._renewed_after_s is None:
             return None
         rest_s = built_at + self._renewed_after_s - datetime.now(UTC).timestamp()
@@ -422,7 +435,7 @@ class Generations:
                 await self._sweep()
             self._wake.set()
         finally:
-            await connection.close(timeout=2)
+            await let_go(connection)
 
     async def _rebuild(self, generation: str, connection: OwnConnection, built_at: float) -> None:
         """Build a generation from the database while changes go to it too, then swap it in."""

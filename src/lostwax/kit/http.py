@@ -30,7 +30,8 @@ _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 
 _ENCODER = msgspec.json.Encoder()
 _requests = metrics.histogram(HTTP_REQUESTS)
-_ROUTE = "lostwax.route"
+ROUTE = "lostwax.route"
+"""In a request's ASGI scope: the route that it took, for metrics."""
 _PROBES = ("/health/", "/metrics")
 """Asked every second by machines: they are no part of a service's rate."""
 Endpoint = Callable[..., Awaitable[Response]]
@@ -41,6 +42,10 @@ Admit = Callable[[Request], Awaitable[None]]
 
 ANSWER_HEADERS = "lostwax.answer_headers"
 """In a request's ASGI scope: headers that its answer carries, whatever it will be, as ASGI wants them."""
+
+
+class Events:
+    """Among an operation's answers, for one that does not end by itself: a stream of server-sent events."""
 
 
 class Parameter(msgspec.Struct, frozen=True):
@@ -56,7 +61,7 @@ class Parameter(msgspec.Struct, frozen=True):
 class Operation(msgspec.Struct, frozen=True):
     """One route. `body` is decoded strictly before `endpoint(request, body)`; without it `endpoint(request)`.
 
-    `answers` maps status to the answer's struct (None: no JSON body); `problems` maps status to when it comes.
+    `answers` maps status to the answer's struct (None: no JSON body) or Events, `problems` status to when it comes.
     `scope` is what the credential must permit, `callers` who of the services may call; whoever asks for `auth` with
     either sets `admit` to hold it.
     """
@@ -113,8 +118,18 @@ def query(request: Request, name: str, type_: Any, default: Any) -> Any:
         raise Problem(400, "bad-parameter", "A query parameter is wrong", f"{name}: {error}") from None
 
 
+def header(request: Request, name: bytes) -> str | None:
+    """A header by its name in lower case, None when it was not sent. In every request's path: Request.headers takes
+    some microseconds for each."""
+    for key, value in request.scope["headers"]:
+        if key == name:
+            text: str = value.decode("latin-1")
+            return text
+    return None
+
+
 def bearer(request: Request) -> str | None:
-    scheme, _, credential = request.headers.get("authorization", "").partition(" ")
+    scheme, _, credential = (header(request, b"authorization") or "").partition(" ")
     return credential.strip() or None if scheme.lower() == "bearer" else None
 
 
@@ -151,17 +166,18 @@ def build_app(
     async def openapi_document(_: Request) -> Response:
         return Response(document, media_type="application/json")
 
+    endpoints = [(o, _Endpoint(o)) for o in operations]
     router = Router(
         routes=[
             Route("/health/live", live),
             Route("/health/ready", ready),
             Route("/openapi.json", openapi_document),
             Route("/metrics", metrics_text),
-            *[Route(o.path, _Endpoint(o), methods=[o.method]) for o in operations],
+            *[Route(o.path, endpoint, methods=[o.method]) for o, endpoint in endpoints],
             *extra_routes,
         ]
     )
-    return Outermost(router, name)
+    return Outermost(router, {(o.method, o.path): endpoint for o, endpoint in endpoints if "{" not in o.path})
 
 
 class _Endpoint:
@@ -174,7 +190,7 @@ class _Endpoint:
         self._decoder = None if operation.body is None else msgspec.json.Decoder(operation.body)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        scope[_ROUTE] = self._route
+        scope[ROUTE] = self._route
         request = Request(scope, receive)
         if self._admit is not None:
             await self._admit(request)
@@ -182,7 +198,7 @@ class _Endpoint:
             response: Response = await self._endpoint(request)
         else:
             raw = await read_body(request)
-            if _NUL.search(raw):
+            if b"u0000" in raw and _NUL.search(raw):
                 raise Problem(
                     422,
                     "out-of-range",
@@ -192,14 +208,14 @@ class _Endpoint:
             try:
                 body = self._decoder.decode(raw)
             except msgspec.ValidationError as error:
-                raise _misfit(str(error)) from None
+                raise misfit(str(error)) from None
             except (msgspec.DecodeError, UnicodeDecodeError) as error:
                 raise Problem(400, "not-json", "The body is not JSON", str(error)) from None
             response = await self._endpoint(request, body)
         await response(scope, receive, send)
 
 
-def _misfit(message: str) -> Problem:
+def misfit(message: str) -> Problem:
     """A problem of its own for each way in which a body does not fit; msgspec's message names the field."""
     if "unknown field" in message:
         return Problem(422, "unknown-field", "The body has a field that is not known here", message)
@@ -212,10 +228,10 @@ def _misfit(message: str) -> Problem:
 
 async def read_body(request: Request, limit: int = BODY_LIMIT) -> bytes:
     """The request's body. 413 as soon as it is known to be over `limit` bytes, 415 for another type than JSON."""
-    content_type = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
-    if content_type != "application/json":
+    content_type = header(request, b"content-type")
+    if content_type is not None and content_type.partition(";")[0].strip().lower() != "application/json":
         raise Problem(415, "not-json", "Send JSON", f"Content-Type is {content_type}; send application/json.")
-    declared = request.headers.get("content-length", "")
+    declared = header(request, b"content-length") or ""
     if declared.isdigit() and int(declared) > limit:
         raise _too_large(limit)
     body: bytes = b""
@@ -236,10 +252,10 @@ def _too_large(limit: int) -> Problem:
 
 class Outermost:
     """Joins or starts the trace of a request, times it, and turns every error into a problem; what nobody foresaw is
-    logged."""
+    logged. `direct`: what the router would find for a method and a path without parameters, found without it."""
 
-    def __init__(self, app: ASGIApp, service: str) -> None:
-        self.app, self._service = app, service
+    def __init__(self, app: ASGIApp, direct: Mapping[tuple[str, str], ASGIApp]) -> None:
+        self.app, self._direct = app, direct
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -268,7 +284,9 @@ class Outermost:
             await send(message)
 
         try:
-            await self.app(scope, receive, send_traced)
+            if b"%00" in scope["query_string"]:  # which PostgreSQL has no place for, wherever it would arrive
+                raise Problem(400, "bad-parameter", "The address asks for a zero byte", "Leave %00 out of it.")
+            await self._direct.get((scope["method"], scope["path"]), self.app)(scope, receive, send_traced)
         except Exception as error:
             if status:
                 raise
@@ -279,14 +297,14 @@ class Outermost:
 
     def _timed(self, scope: Scope, status: int, started_ns: int, traceparent: str, incoming: str | None) -> None:
         ended_ns = time.time_ns()
-        method, route = scope["method"], scope.get(_ROUTE, "")
+        method, route = scope["method"], scope.get(ROUTE, "")
         if not route and scope["path"].startswith(_PROBES):
             return
         _requests.record((ended_ns - started_ns) / 1e9, method, route, str(status))
         if tracing.sampled(traceparent) or status >= 500:
             attributes = {"http.request.method": method, "http.route": route, "http.response.status_code": status}
             error = f"answered {status}" if status >= 500 or not status else None
-            name = f"{method} {route or scope['path']}"
+            name = f"{method} {route or '(none)'}"
             tracing.record(tracing.Span(name, "server", traceparent, incoming, started_ns, ended_ns, attributes, error))
 
     def _problem(self, error: Exception, scope: Scope) -> Problem:
@@ -304,7 +322,8 @@ class Outermost:
             }
             code, title = titles.get(error.status_code, ("http-error", str(error.detail)))
             return Problem(error.status_code, code, title, headers=dict(error.headers or {}))
-        where = {"method": scope["method"], "path": scope["path"]}
+        # Not the address that was asked for: a link's token may stand in it.
+        where = {"method": scope["method"], "path": scope.get(ROUTE, "(none)")}
         if isinstance(error, UNREACHABLE):
             log.warning("database away", extra=where | {"error": repr(error)})
             detail = "The database does not answer. Nothing was stored; send it again."
@@ -317,7 +336,7 @@ def openapi(name: str, operations: Sequence[Operation], description: str) -> dic
     """The OpenAPI 3.1 document of a service, from its operations."""
     structs: set[Any] = {ProblemBody}
     for operation in operations:
-        structs.update(t for t in (operation.body, *operation.answers.values()) if t is not None)
+        structs.update(t for t in (operation.body, *operation.answers.values()) if t not in (None, Events))
     ordered = sorted(structs, key=str)
     schemas, components = msgspec.json.schema_components(ordered, ref_template="#/components/schemas/{name}")
     schema_of = dict(zip(ordered, schemas, strict=True))
@@ -375,7 +394,10 @@ def openapi(name: str, operations: Sequence[Operation], description: str) -> dic
 def _responses(operation: Operation, schema_of: Mapping[Any, Any]) -> dict[str, Any]:
     responses: dict[str, Any] = {}
     for status, struct in operation.answers.items():
-        content = {} if struct is None else {"content": {"application/json": {"schema": schema_of[struct]}}}
+        if struct is Events:
+            content: dict[str, Any] = {"content": {"text/event-stream": {"schema": {"type": "string"}}}}
+        else:
+            content = {} if struct is None else {"content": {"application/json": {"schema": schema_of[struct]}}}
         responses[str(status)] = {"description": "done", **content}
     problems = dict(operation.problems)
     if operation.body is not None:

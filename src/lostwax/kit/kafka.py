@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -13,9 +15,29 @@ from lostwax.contracts.topics import Topic
 
 log = logging.getLogger(__name__)
 
+_ERRORS_EVERY_S = 60.0
+
 
 class NotPublished(Exception):
     """The broker did not acknowledge. Nothing is known of the messages' fate: send them again."""
+
+
+class ClientErrors:
+    """The client's own complaints in the log. With the broker away there are many a second, and all say the same: each
+    kind is told once, then once a minute with how many there were. For `error_cb`; the fields go into each line."""
+
+    def __init__(self, **fields: str) -> None:
+        self._fields = fields
+        self._told: dict[int, float] = {}
+        self._untold: Counter[int] = Counter()
+
+    def __call__(self, error: KafkaError) -> None:
+        code, now = error.code(), time.monotonic()
+        if now - self._told.get(code, -_ERRORS_EVERY_S) < _ERRORS_EVERY_S:
+            self._untold[code] += 1
+            return
+        self._told[code] = now
+        log.warning("kafka client", extra={**self._fields, "error": str(error), "more": self._untold.pop(code, 0)})
 
 
 class OutgoingRecord:
@@ -55,7 +77,7 @@ class Publisher:
             "partitioner": "murmur2_random",
             "log_level": 3,
             "reconnect.backoff.max.ms": 1000,
-            "error_cb": _log_client_error,
+            "error_cb": ClientErrors(client=client_id),
         }
         self._producer = Producer(self._settings)
         self._turn = asyncio.Lock()
@@ -110,8 +132,14 @@ class Publisher:
         self._producer.flush(5)
 
 
-def _log_client_error(error: KafkaError) -> None:
-    log.warning("kafka client", extra={"error": str(error)})
+def _settings(topic: Topic) -> dict[str, str]:
+    policy, retention_ms = topic.cleanup
+    settings = {"cleanup.policy": ",".join(policy)}
+    if topic.compacted:
+        settings["min.cleanable.dirty.ratio"] = "0.3"
+    if retention_ms is not None:
+        settings["retention.ms"] = str(retention_ms)
+    return settings
 
 
 def ensure_topics(bootstrap: str, topics: Sequence[Topic], *, replication: int = 1, timeout_s: float = 30) -> None:
@@ -123,9 +151,7 @@ def ensure_topics(bootstrap: str, topics: Sequence[Topic], *, replication: int =
             topic.name,
             num_partitions=topic.partitions,
             replication_factor=replication,
-            config={"cleanup.policy": "compact", "min.cleanable.dirty.ratio": "0.3"}
-            if topic.compacted
-            else {"cleanup.policy": "delete", "retention.ms": str(topic.retention_ms)},
+            config=_settings(topic),
         )
         for topic in topics
     ]

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import asyncpg
 
-from lostwax.kit.postgres import UNREACHABLE, OwnConnection
+from lostwax.kit.postgres import UNREACHABLE, OwnConnection, let_go
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ async def follow(dsn: str, channel: str, heard: Heard) -> None:
                     payloads.clear()
                     await heard(connection, taken)
             finally:
-                await connection.close(timeout=2)
+                await let_go(connection)
         except UNREACHABLE as error:
             log.warning("listening: database away", extra={"channel": channel, "error": repr(error)})
         await asyncio.sleep(pause)

@@ -9,7 +9,8 @@ import msgspec
 
 from lostwax.kit import tracing
 
-_PLAIN = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
+_PLAIN = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName", "color_message"}
+"""What is no `extra=`, or, of uvicorn's, the message once more for a terminal."""
 
 
 class JsonFormatter(logging.Formatter):

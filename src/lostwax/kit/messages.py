@@ -8,7 +8,8 @@ import msgspec
 
 class Incoming(msgspec.Struct, frozen=True):
     """A decoded message. `body` is the contract's struct; `source` and `message_id` are its CloudEvents
-    source (the service that wrote it) and id; `replayed_from` is the place of the dead letter that it was."""
+    source (the service that wrote it) and id; `replayed_from` is the place of the dead letter that it was. Another
+    program's record has no type and no id, and as `body` whatever its topic's Decoder made of it."""
 
     topic: str
     partition: int
@@ -26,6 +27,10 @@ class Incoming(msgspec.Struct, frozen=True):
         """`topic/partition/offset`, as dead letters name where they came from."""
         return f"{self.topic}/{self.partition}/{self.offset}"
 
+
+Decoder = Callable[[bytes], Any]
+"""Reads the records of a topic whose records are no messages of the catalogue: another program's. Raises ValueError for
+one that nobody can read."""
 
 Handler = Callable[[Sequence[Incoming]], Awaitable[None]]
 """Handles messages of one partition, in order, all or nothing, and must be idempotent. Raises Poison for a message

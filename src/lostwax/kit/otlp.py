@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
+from google.protobuf.message import DecodeError
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
@@ -157,10 +158,25 @@ def _value(value: Any) -> AnyValue:
     return AnyValue(string_value=text[:LONGEST_TEXT])
 
 
-class ReadSpan(msgspec.Struct, frozen=True):
-    """A span as it was sent. Times in nanoseconds since 1970, ids in hex; `error` is "" when it went well."""
+class ReadLog(msgspec.Struct, frozen=True):
+    """A log line as it was sent. `at_ns` since 1970; ids in hex, "" outside a trace."""
 
     service: str
+    instance: str
+    at_ns: int
+    level: str
+    body: str
+    trace_id: str
+    span_id: str
+    attributes: dict[str, Any]
+
+
+class ReadSpan(msgspec.Struct, frozen=True):
+    """A span as it was sent. Times in nanoseconds since 1970, ids in hex; `error` is "" when it went well. `links` are
+    the traces that it hangs together with."""
+
+    service: str
+    instance: str
     name: str
     kind: str
     trace_id: str
@@ -170,6 +186,7 @@ class ReadSpan(msgspec.Struct, frozen=True):
     ended_ns: int
     attributes: dict[str, Any]
     error: str
+    links: tuple[str, ...]
 
 
 class ReadPoint(msgspec.Struct, frozen=True):
@@ -180,6 +197,7 @@ class ReadPoint(msgspec.Struct, frozen=True):
     instance: str
     name: str
     kind: str
+    unit: str
     attributes: dict[str, Any]
     started_ns: int
     ended_ns: int
@@ -188,14 +206,31 @@ class ReadPoint(msgspec.Struct, frozen=True):
     bounds: tuple[float, ...] = ()
 
 
+def read_logs(value: bytes) -> Iterator[ReadLog]:
+    """What `encode_logs` made. Raises ValueError for anything else."""
+    for group in _parsed(ExportLogsServiceRequest, value).resource_logs:
+        who = _who(group.resource)
+        for scope in group.scope_logs:
+            for record in scope.log_records:
+                yield ReadLog(
+                    *who,
+                    record.time_unix_nano,
+                    record.severity_text,
+                    record.body.string_value,
+                    record.trace_id.hex(),
+                    record.span_id.hex(),
+                    _plain(record.attributes),
+                )
+
+
 def read_spans(value: bytes) -> Iterator[ReadSpan]:
-    """What `encode_spans` made. Raises google.protobuf.message.DecodeError for anything else."""
-    for group in ExportTraceServiceRequest.FromString(value).resource_spans:
-        service = _plain(group.resource.attributes)["service.name"]
+    """What `encode_spans` made. Raises ValueError for anything else."""
+    for group in _parsed(ExportTraceServiceRequest, value).resource_spans:
+        who = _who(group.resource)
         for scope in group.scope_spans:
             for span in scope.spans:
                 yield ReadSpan(
-                    service,
+                    *who,
                     span.name,
                     SpanMessage.SpanKind.Name(span.kind).removeprefix("SPAN_KIND_").lower(),
                     span.trace_id.hex(),
@@ -205,25 +240,43 @@ def read_spans(value: bytes) -> Iterator[ReadSpan]:
                     span.end_time_unix_nano,
                     _plain(span.attributes),
                     (span.status.message or "failed") if span.status.code == Status.STATUS_CODE_ERROR else "",
+                    tuple(link.trace_id.hex() for link in span.links),
                 )
 
 
 def read_metrics(value: bytes) -> Iterator[ReadPoint]:
-    """What `encode_metrics` made. Raises google.protobuf.message.DecodeError for anything else."""
-    for group in ExportMetricsServiceRequest.FromString(value).resource_metrics:
-        source = _plain(group.resource.attributes)
-        who = (source["service.name"], source["service.instance.id"])
+    """What `encode_metrics` made. Raises ValueError for anything else."""
+    for group in _parsed(ExportMetricsServiceRequest, value).resource_metrics:
+        who = _who(group.resource)
         for scope in group.scope_metrics:
             for metric in scope.metrics:
                 kind = metric.WhichOneof("data")
+                if kind not in ("sum", "gauge", "histogram"):
+                    raise ValueError(f"{metric.name} is of a kind that nobody here reads: {kind}")
                 for point in getattr(metric, kind).data_points:
                     plain = _plain(point.attributes)
                     times = (point.start_time_unix_nano, point.time_unix_nano)
                     if kind == "histogram":
                         buckets, bounds = tuple(point.bucket_counts), tuple(point.explicit_bounds)
-                        yield ReadPoint(*who, metric.name, kind, plain, *times, point.sum, buckets, bounds)
+                        yield ReadPoint(*who, metric.name, kind, metric.unit, plain, *times, point.sum, buckets, bounds)
                     else:
-                        yield ReadPoint(*who, metric.name, kind, plain, *times, point.as_double)
+                        measured = point.as_int if point.WhichOneof("value") == "as_int" else point.as_double
+                        yield ReadPoint(*who, metric.name, kind, metric.unit, plain, *times, measured)
+
+
+def _parsed(request: Any, value: bytes) -> Any:
+    try:
+        return request.FromString(value)
+    except DecodeError as error:
+        raise ValueError(f"no {request.DESCRIPTOR.name}: {error}") from None
+
+
+def _who(source: Resource) -> tuple[str, str]:
+    """Service and instance. Raises ValueError for a source that does not say."""
+    said = _plain(source.attributes)
+    if "service.name" not in said:
+        raise ValueError("the resource has no service.name")
+    return str(said["service.name"]), str(said.get("service.instance.id", ""))
 
 
 def _plain(pairs: Iterable[KeyValue]) -> dict[str, Any]:

@@ -6,11 +6,13 @@ import logging
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import asyncpg
 
+from lostwax.contracts.ids import earliest_id
 from lostwax.contracts.metrics import DATABASE_CALLS
 from lostwax.kit import metrics, tracing
 
@@ -47,6 +49,17 @@ UNREACHABLE: tuple[type[BaseException], ...] = (
     asyncpg.QueryCanceledError,
 )
 """What the database says when it is not the statement's fault: worth trying again later, unchanged."""
+
+_CLOSE_WITHIN_S = 2
+
+
+async def let_go(connection: OwnConnection) -> None:
+    """Close a connection, whether or not the server takes leave in time. Whoever is cancelled closes on the way out,
+    and an error of the closing would take the cancellation's place: they would go on for ever."""
+    try:
+        await connection.close(timeout=_CLOSE_WITHIN_S)
+    except UNREACHABLE:
+        connection.terminate()
 
 
 class MigrationMismatch(Exception):
@@ -161,3 +174,13 @@ async def _connect_patiently(dsn: str, wait_s: float) -> OwnConnection:
             if asyncio.get_running_loop().time() > deadline:
                 raise
             await asyncio.sleep(0.3)
+
+
+async def delete_older(connection: Connection, table: str, key: str, before: datetime, at_most: int) -> int:
+    """Delete the oldest rows of a table whose key is a UUIDv7 from before a moment; returns how many."""
+    done = await connection.execute(
+        f"DELETE FROM {table} WHERE {key} IN (SELECT {key} FROM {table} WHERE {key} < $1 ORDER BY {key} LIMIT $2)",
+        earliest_id(before),
+        at_most,
+    )
+    return int(done.removeprefix("DELETE "))

@@ -201,6 +201,9 @@ class RateLimiter:
         most = bucket.left_now(time.monotonic()) if bucket.alone else limit.burst
         arguments: list[str | int] = [repr(limit.rate_per_s), limit.burst, wanted, f"{most:.6f}"]
         call = asyncio.ensure_future(self._script(keys=[self._prefix + name], args=arguments))
+        call.add_done_callback(
+            lambda done: done.cancelled() or done.exception()
+        )  # it may fail when nobody waits any more
         try:
             await asyncio.wait([call], timeout=self._wait_s)
             for _ in range(_TURNS):

@@ -17,7 +17,7 @@ from lostwax.contracts import metrics as measured
 from lostwax.contracts.topics import Topic
 from lostwax.kit import metrics, tracing
 from lostwax.kit.kafka import NotPublished, OutgoingRecord, Publisher
-from lostwax.kit.postgres import UNREACHABLE, OwnConnection
+from lostwax.kit.postgres import UNREACHABLE, OwnConnection, let_go
 from lostwax.kit.publishing import PublishingLimits, TokenBucket
 
 log = logging.getLogger(__name__)
@@ -103,7 +103,7 @@ class Relay:
                         self._drained()
                     await self._sleep(min(next_token_s, _MEASURE_EVERY_S) if self._held_back else next_token_s)
         finally:
-            await connection.close(timeout=2)
+            await let_go(connection)
 
     async def _measure(self, connection: OwnConnection) -> None:
         self._measured_at = time.monotonic()

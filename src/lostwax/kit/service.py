@@ -12,6 +12,8 @@ import uvicorn
 import uvloop
 from starlette.types import ASGIApp
 
+from lostwax.kit.http_protocol import Protocol
+
 log = logging.getLogger(__name__)
 
 
@@ -32,9 +34,11 @@ async def serve(
     host: str,
     port: int,
     background: Sequence[tuple[str, Coroutine[Any, Any, None]]],
+    trusted_proxies: str = "",
 ) -> None:
     """Serve until SIGTERM or SIGINT, then stop in order: no new requests, finish requests, finish and commit
-    messages. A background task that ends by itself ends the service with an error."""
+    messages. A background task that ends by itself ends the service with an error. `trusted_proxies`: addresses or
+    networks, by comma, from which X-Forwarded-For and -Proto are believed; from everywhere else they are not."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for signal_number in (signal.SIGTERM, signal.SIGINT):
@@ -45,12 +49,14 @@ async def serve(
             host=host,
             port=port,
             loop="none",
-            http="httptools",
+            http=Protocol,
+            ws="none",
             lifespan="off",
             access_log=False,
             log_config=None,
             server_header=False,
-            proxy_headers=False,
+            proxy_headers=bool(trusted_proxies),
+            forwarded_allow_ips=trusted_proxies,
             date_header=False,
             timeout_graceful_shutdown=10,
             timeout_keep_alive=30,

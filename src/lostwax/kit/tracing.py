@@ -13,6 +13,9 @@ from contextvars import ContextVar
 from types import TracebackType
 from typing import Literal
 
+SUBJECT = "lostwax.subject"
+"""Attribute of a span: the id of what it is about, an order first of all."""
+
 Kind = Literal["internal", "server", "client", "producer", "consumer"]
 
 # Trace ids need to be unique, not secret: a generator seeded from the system, without a system call for each.
@@ -146,7 +149,7 @@ class Batch:
 
     While it is entered, `of(subject)` gives each message's own traceparent, and `current` the first one's. `finish`
     records a consumer's span for each message of a sampled trace, linked to the first one's, whose trace holds what
-    the batch did together.
+    the batch did together. A batch of none records nothing.
     """
 
     def __init__(self, messages: Iterable[tuple[str, str | None]]) -> None:
@@ -164,18 +167,21 @@ class Batch:
 
     def enter(self) -> None:
         """From now on, in this task."""
-        current.set(self._own[0])
+        current.set(self._own[0] if self._own else None)
         _subjects.set(self._subjects)
 
     def finish(self, name: str, error: BaseException | None = None, **attributes: str | int | float) -> None:
         """Record the spans. With an error the first message's is recorded, sampled or not."""
+        if not self._own:
+            return
         ended_ns = time.time_ns()
         what = None if error is None else f"{type(error).__name__}: {error}"[:500]
         first = self._own[0]
-        for (_, parent), own in zip(self._parents, self._own, strict=True):
+        for (subject, parent), own in zip(self._parents, self._own, strict=True):
             if own.endswith("-01"):
                 links = (first,) if own is not first else ()
-                record(Span(name, "consumer", own, parent, self._started_ns, ended_ns, attributes, what, links))
+                about = {**attributes, SUBJECT: subject}
+                record(Span(name, "consumer", own, parent, self._started_ns, ended_ns, about, what, links))
             elif what is not None and own is first:
                 failed = child_of(own)
                 record(Span(name, "consumer", failed, parent, self._started_ns, ended_ns, attributes, what))

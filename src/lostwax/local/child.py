@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from lostwax.local import places, setup
-from lostwax.local.processes import Program, end_group, send, started_ticks
+from lostwax.local.processes import Program, end_group, send, stand_back, started_ticks
 from lostwax.local.state import ProcessState, ProcessStatus
 
 log = logging.getLogger(__name__)
@@ -39,7 +39,12 @@ class Child:
         self._ready = asyncio.Event()
         self._process: asyncio.subprocess.Process | None = None
         self._status = ProcessStatus(
-            name=program.name, kind=program.kind, state="stopped", port=program.port, url=program.url
+            name=program.name,
+            kind=program.kind,
+            state="stopped",
+            port=program.port,
+            url=program.url,
+            aside=program.aside,
         )
         if self.log_path.exists() and self.log_path.stat().st_size > LARGEST_LOG:
             self.log_path.replace(self.log_path.with_suffix(".log.1"))
@@ -117,9 +122,11 @@ class Child:
         if self._unwanted.is_set():  # stop() came while there was no process to signal
             self._signal(self.program.stop_signal)
         watching = asyncio.create_task(self._watch(process))
+        standing_back = asyncio.create_task(stand_back(process.pid, self.program.nice))
         code = await process.wait()
         watching.cancel()
-        (seen,) = await asyncio.gather(watching, return_exceptions=True)
+        standing_back.cancel()
+        seen, _ = await asyncio.gather(watching, standing_back, return_exceptions=True)
         if isinstance(seen, Exception):
             raise seen
         self._process = None

@@ -9,12 +9,12 @@ import msgspec
 
 from lostwax.local.setup import write_private
 
-SERVICES = ("partner_api", "orders", "pricing", "mes", "crm")
+SERVICES = ("partner_api", "shop", "orders", "pricing", "mes", "crm", "telemetry", "reporting")
 CONSOLE = "console"
 """The command line calls services under this name."""
 
-S3_USERS = ("admin", "partner_api", "orders", "pricing")
-ROLES = ("partner_api", "mes", "crm", "orders_control", "orders", "audit")
+S3_USERS = ("admin", "partner_api", "shop", "crm", "orders", "pricing")
+ROLES = ("partner_api", "shop", "mes", "crm", "orders_control", "orders", "audit", "capture")
 
 
 class S3Key(msgspec.Struct, frozen=True):

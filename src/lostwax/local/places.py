@@ -20,6 +20,7 @@ KAFKA_SOURCE = Path(__file__).resolve().parent / "kafka"
 KAFKA_LIBS = HOME / "kafka" / "libs"
 KAFKA_FORMATTED = HOME / "kafka" / "formatted"
 KAFKA_ARCHIVE = HOME / "kafka" / "broker.jsa"
+CONNECT_LIBS = HOME / "kafka" / "connect-libs"
 POSTGRES_SUPERUSER = HOME / "postgres-superuser"
 NUMBA_CACHE = HOME / "numba"
 
@@ -49,14 +50,15 @@ def remove_sockets(folder: Path) -> None:
     shutil.rmtree(socket_folder(folder), ignore_errors=True)
 
 
-def java() -> str | None:
-    """A Java >= 17: JAVA_HOME's, the one on the PATH, or the newest under /usr/lib/jvm; None when there is none."""
+def java(lowest: int = LOWEST_JAVA) -> str | None:
+    """A Java not older than `lowest`: JAVA_HOME's, the one on the PATH, or the newest under /usr/lib/jvm; None when
+    there is none."""
     candidates = [Path(os.environ["JAVA_HOME"]) / "bin/java"] if os.environ.get("JAVA_HOME") else []
     if on_path := shutil.which("java"):
         candidates.append(Path(on_path))
     candidates.extend(sorted(Path("/usr/lib/jvm").glob("*/bin/java"), reverse=True))
     for candidate in candidates:
-        if candidate.exists() and java_version(str(candidate)) >= LOWEST_JAVA:
+        if candidate.exists() and java_version(str(candidate)) >= lowest:
             return str(candidate)
     return None
 
@@ -69,6 +71,11 @@ def java_version(binary: str) -> int:
         return 0
     found = re.search(r'version "(?:1\.)?(\d+)', said)
     return int(found.group(1)) if found else 0
+
+
+def chromium() -> str | None:
+    """A browser for tests of pages; None when there is none."""
+    return next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
 def postgres_bin() -> Path | None:
@@ -124,20 +131,28 @@ def as_postgres() -> list[str]:
 
 
 def postgres_home(folder: Path) -> Path:
-    """Where PostgreSQL keeps the data of `folder`: inside it, made if absent and owned by PostgreSQL's account.
+    """Where PostgreSQL keeps the data of `folder`."""
+    return account_home(folder, "postgres")
+
+
+def account_home(folder: Path, name: str) -> Path:
+    """Where a server that does not run as root keeps its `name` of `folder`: inside it, made if absent and owned by
+    `postgres_account()`.
 
     A folder that the account cannot reach (a clone under a home with mode 0700) is stood in for by one under /var/tmp.
     """
-    home = folder / "postgres"
+    home = folder / name
     home.mkdir(parents=True, exist_ok=True)
     account = postgres_account()
     if account is None:
         return home
     reachable = subprocess.run([*as_postgres(), "test", "-x", str(home)], check=False).returncode == 0
     if not reachable:
-        home = Path("/var/tmp") / f"lostwax-{short_hash(str(folder))}"
+        stand_in = Path("/var/tmp") / f"lostwax-{short_hash(str(folder))}"
+        stand_in.mkdir(exist_ok=True)
+        if stand_in.lstat().st_uid not in (0, account.pw_uid) or stand_in.is_symlink():
+            raise Missing(f"{stand_in} belongs to somebody else: remove it")
+        home = stand_in if name == "postgres" else stand_in / name
         home.mkdir(exist_ok=True)
-        if home.lstat().st_uid not in (0, account.pw_uid) or home.is_symlink():
-            raise Missing(f"{home} belongs to somebody else: remove it")
     os.chown(home, account.pw_uid, account.pw_gid)
     return home

@@ -1,6 +1,8 @@
 """What is said of a process: how to start it, and who it is, in a way that a later process with its number is not."""
 
+import asyncio
 import errno
+import logging
 import os
 import signal
 import subprocess
@@ -9,6 +11,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
+
+log = logging.getLogger(__name__)
 
 Kind = Literal["server", "service"]
 
@@ -21,7 +25,8 @@ class Program:
     SubprocessError, places.Missing or setup.SetupFailed, and is then tried again like a program that died.
     `settle` is called again and again after the start: it raises while the program does not answer yet, and leaves it
     in the state that its users need (databases, topics, buckets). It is idempotent; afterwards it is `check`'s turn.
-    `death_signal` is what the kernel sends when the supervisor dies.
+    `death_signal` is what the kernel sends when the supervisor dies. `aside`: the stack is ready without it.
+    `nice`, 0 .. 19: who stands back when all want the processor at once (docs/decisions/0051-who-goes-first.md).
     """
 
     name: str
@@ -37,6 +42,8 @@ class Program:
     stop_signal: signal.Signals = signal.SIGTERM
     stop_limit_s: float = 10.0
     death_signal: str = "KILL"
+    aside: bool = False
+    nice: int = 0
 
     def argv(self) -> list[str]:
         """The command, bound to the life of the thread that starts it, as the account it runs as.
@@ -46,7 +53,26 @@ class Program:
         account = []
         if self.account is not None:
             account = [f"--reuid={self.account[0]}", f"--regid={self.account[1]}", "--clear-groups"]
-        return ["setpriv", *account, "--pdeathsig", self.death_signal, "--", *self.command]
+        bound = ["setpriv", *account, "--pdeathsig", self.death_signal, "--"]
+        return [*bound, "nice", "-n", str(self.nice), *self.command]
+
+
+async def stand_back(leader: int, nice: int) -> None:
+    """Let the session of `leader` stand back by `nice`, 0 .. 19, where the kernel shares the processor out among
+    sessions first (sched(7), autogroup): there a niceness counts only within its own session. OSError is logged: all
+    then goes on, only with equal shares."""
+    for _ in range(20):
+        try:
+            Path(f"/proc/{leader}/autogroup").write_text(str(nice))
+        except BlockingIOError:  # who is not root may ask once in a tenth of a second
+            await asyncio.sleep(0.1)
+        except (FileNotFoundError, ProcessLookupError):  # no such kernel, or the process is gone
+            return
+        except OSError as error:
+            log.warning("process %d keeps an equal share of the processor: %s", leader, error)
+            return
+        else:
+            return
 
 
 def started_ticks(pid: int) -> int | None:

@@ -26,6 +26,7 @@ from typing import NoReturn
 
 from lostwax.local import places
 from lostwax.local.places import (
+    CONNECT_LIBS,
     HOME,
     KAFKA_ARCHIVE,
     KAFKA_FORMATTED,
@@ -44,8 +45,8 @@ class SetupFailed(Exception):
     """A step did not succeed. The text is for the person at the terminal."""
 
 
-def run(command: Sequence[str], *, what: str, outlives_us: bool = False) -> str:
-    """Run to the end and return its output. Raises SetupFailed with the last lines when it fails.
+def run(command: Sequence[str], *, what: str, outlives_us: bool = False, at: Path | None = None) -> str:
+    """Run to the end, in the folder `at` if given, and return its output. Raises SetupFailed with its last lines.
 
     The child dies with us unless it `outlives_us` (a killed apt-get would leave packages half configured). It inherits
     the set-up lock, so that what it has started may finish before another set-up begins.
@@ -59,6 +60,7 @@ def run(command: Sequence[str], *, what: str, outlives_us: bool = False) -> str:
         text=True,
         check=False,
         close_fds=False,
+        cwd=at,
     )
     if done.returncode != 0:
         tail = "\n".join(done.stdout.splitlines()[-30:])
@@ -135,6 +137,15 @@ def install_packages(lacking: Sequence[str]) -> None:
         run([*apt, "install", *lacking], what=what, outlives_us=True)
 
 
+def bring_browser() -> None:
+    """Chromium, which only tests of pages need: `./lostwax test` asks for it, so that nobody else waits for it. Raises
+    SetupFailed."""
+    if places.chromium() is None:
+        with locked():
+            step("Debian package chromium", "chromium", "", lambda: install_packages(["chromium"]))
+            (STAMPS / "chromium").unlink()  # as with the others, it is looked up each time
+
+
 @contextlib.contextmanager
 def no_main_cluster(rise: Sequence[str]) -> Iterator[None]:
     """While this lasts, Debian's postgresql package does not create and start a cluster of its own."""
@@ -174,23 +185,22 @@ def compile_kernels() -> None:
     run(["env", f"NUMBA_CACHE_DIR={NUMBA_CACHE}", *warm], what="compiling pricing's kernels")
 
 
-def kafka_jars() -> None:
-    """Kafka's jars from Maven Central."""
-    partial = KAFKA_LIBS.with_name("libs.partial")
+def fetch_jars(pom: Path, libs: Path) -> None:
+    """The jars that a pom asks for, from Maven Central."""
+    partial = libs.with_name(f"{libs.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    pom = str(KAFKA_SOURCE / "pom.xml")
-    command = ["mvn", "-B", "-q", "-f", pom, "dependency:copy-dependencies", "-DincludeScope=runtime"]
-    run([*command, f"-DoutputDirectory={partial}"], what="fetching Kafka's jars")
-    shutil.rmtree(KAFKA_LIBS, ignore_errors=True)
-    partial.rename(KAFKA_LIBS)
+    command = ["mvn", "-B", "-q", "-f", str(pom), "dependency:copy-dependencies", "-DincludeScope=runtime"]
+    run([*command, f"-DoutputDirectory={partial}"], what=f"fetching the jars of {pom.name}")
+    shutil.rmtree(libs, ignore_errors=True)
+    partial.rename(libs)
 
 
-def kafka_command(*, archive: str) -> list[str]:
+def kafka_command(*, archive: str, libs: Path = KAFKA_LIBS) -> list[str]:
     """`java` with the options and the explicit list of jars under which the class archive is both made and used."""
     java = places.java()
     if java is None:
         raise places.Missing("no Java >= 17: run ./lostwax once, it installs one")
-    jars = ":".join(str(jar) for jar in sorted(KAFKA_LIBS.glob("*.jar")))
+    jars = ":".join(str(jar) for jar in sorted(libs.glob("*.jar")))
     return [
         java,
         "-Xmx256m",
@@ -308,7 +318,16 @@ def set_up() -> None:
         pom = digest(KAFKA_SOURCE / "pom.xml", str(KAFKA_LIBS))
         if not KAFKA_LIBS.exists():
             (STAMPS / "kafka-jars").unlink(missing_ok=True)
-        step("Kafka's jars", "kafka-jars", pom, kafka_jars)
+        step("Kafka's jars", "kafka-jars", pom, lambda: fetch_jars(KAFKA_SOURCE / "pom.xml", KAFKA_LIBS))
+        connect = digest(KAFKA_SOURCE / "connect-pom.xml", str(CONNECT_LIBS))
+        if not CONNECT_LIBS.exists():
+            (STAMPS / "connect-jars").unlink(missing_ok=True)
+        step(
+            "Connect's and Debezium's jars",
+            "connect-jars",
+            connect,
+            lambda: fetch_jars(KAFKA_SOURCE / "connect-pom.xml", CONNECT_LIBS),
+        )
         java = places.java() or ""
         inputs = digest(
             pom, str(Path(java).resolve()), str(places.java_version(java)), KAFKA_SOURCE / "broker.properties"
@@ -333,12 +352,9 @@ def give_up(why: str) -> NoReturn:
     os._exit(1)
 
 
-def main() -> None:
-    """Set up under a lock (a second set-up waits for the first), then write the stamp that ./lostwax compares."""
-    arguments = argparse.ArgumentParser(prog="lostwax.local.setup", description=__doc__)
-    arguments.add_argument("--stamp", default="", help="what .lostwax/stamps/ready shall hold afterwards")
-    stamp = arguments.parse_args().stamp
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("set-up ended from outside; run it again to go on"))
+@contextlib.contextmanager
+def locked() -> Iterator[None]:
+    """One set-up at a time: another waits until this one is through."""
     HOME.mkdir(exist_ok=True)
     with (HOME / "setup.lock").open("w") as lock:
         os.set_inheritable(lock.fileno(), True)
@@ -347,6 +363,16 @@ def main() -> None:
         except BlockingIOError:
             print("lostwax: another set-up is running here, waiting for it", file=sys.stderr)
             fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def main() -> None:
+    """Set up under a lock (a second set-up waits for the first), then write the stamp that ./lostwax compares."""
+    arguments = argparse.ArgumentParser(prog="lostwax.local.setup", description=__doc__)
+    arguments.add_argument("--stamp", default="", help="what .lostwax/stamps/ready shall hold afterwards")
+    stamp = arguments.parse_args().stamp
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("set-up ended from outside; run it again to go on"))
+    with locked():
         ready = STAMPS / "ready"
         if stamp and ready.exists() and ready.read_text().strip() == stamp and VENV.exists():
             return

@@ -16,7 +16,7 @@ from types import TracebackType
 import msgspec
 
 from lostwax.kit.auth import ServiceSigner
-from lostwax.local import credentials, places, ports, services, state
+from lostwax.local import credentials, places, ports, servers, services, state
 from lostwax.local.credentials import SERVICES
 from lostwax.local.processes import is_alive, send, wait_gone
 from lostwax.local.servers import seaweedfs
@@ -26,6 +26,8 @@ from lostwax.local.supervisor import ALREADY_RUNNING, remove_data
 START_LIMIT_S, STOP_LIMIT_S = 180.0, 60.0
 HOPELESS_RESTARTS = 4
 POLL_S = 0.03
+AS_IN_PRODUCTION = {"LOSTWAX_TRACES_SHARE": "0.1"}
+"""Overrides for what is measured: a local stack keeps every trace, for whoever wants to look at one."""
 
 
 class StackFailed(Exception):
@@ -51,12 +53,14 @@ class Stack:
         owned: bool,
         fresh: bool,
         services: Sequence[str] | None = None,
+        without: Sequence[str] = (),
         overrides: Mapping[str, str] | None = None,
         preferred_ports: bool = False,
         proxied: bool = False,
         limit_s: float = START_LIMIT_S,
     ) -> "Stack":
-        """Start servers and `services` (all of them by default) and wait until they are ready.
+        """Start servers and `services` (all of them by default), those named in `without` excepted, and wait until they
+        are ready; what stands aside (OpenSearch, Connect) is started, and not waited for.
 
         `owned`: it ends with this process, however that ends; otherwise it lives until `down`, and one that runs
         already is attached to, data and ports as they are, and what it lacks of `services` started. `fresh`: forget
@@ -65,10 +69,11 @@ class Stack:
         what it started.
         """
         stack = cls(folder)
-        chosen = SERVICES if services is None else services
-        unknown = sorted(set(chosen) - set(SERVICES))
+        unknown = sorted(set(services or ()) - set(SERVICES))
         if unknown:
             raise ValueError(f"no service {', '.join(unknown)}: there are {', '.join(SERVICES)}")
+        chosen = [name for name in SERVICES if (services is None or name in services) and name not in without]
+        left_out = {*without, *SERVICES} - set(chosen) | servers.of_none(chosen)
         stack.folder.mkdir(parents=True, exist_ok=True)
         (stack.folder / "logs").mkdir(exist_ok=True)
         command = [sys.executable, "-m", "lostwax.local.supervisor", "--folder", str(stack.folder)]
@@ -76,7 +81,7 @@ class Stack:
         command += ["--fresh"] if fresh else []
         command += ["--preferred-ports"] if preferred_ports else []
         command += ["--proxied"] if proxied else []
-        command += ["--without", ",".join(name for name in SERVICES if name not in chosen)]
+        command += ["--without", ",".join(sorted(left_out))]
         for name, value in (overrides or {}).items():
             command += ["--set", f"{name}={value}"]
         with (stack.folder / "logs" / "supervisor.log").open("ab") as out:
@@ -121,10 +126,10 @@ class Stack:
                 if now.phase == "ready":
                     return
                 for process in now.processes:
-                    if process.restarts >= HOPELESS_RESTARTS:
+                    if process.restarts >= HOPELESS_RESTARTS and not process.aside:
                         raise StackFailed(self._why(process))
                 if time.monotonic() > deadline:
-                    late = [p for p in now.processes if p.state not in ("ready", "stopped")]
+                    late = [p for p in now.processes if p.state not in ("ready", "stopped") and not p.aside]
                     raise StackFailed(f"not ready after {limit_s:.0f} s:\n" + "\n".join(map(self._why, late)))
             elif time.monotonic() > deadline:
                 raise StackFailed(f"not ready after {limit_s:.0f} s:\n{self.log_tail('supervisor')}")
@@ -132,7 +137,7 @@ class Stack:
 
     def _start_missing(self, services: Sequence[str], limit_s: float) -> None:
         for process in self.status():
-            if process.kind == "server":
+            if process.kind == "server" and not process.aside:
                 self.wait_ready(process.name, limit_s)
         for name in services:
             if self.process(name).state == "stopped":
@@ -205,7 +210,7 @@ class Stack:
     def env(self, service: str) -> dict[str, str]:
         """The environment that a service is given, without what it inherits. Raises KeyError."""
         overrides = self.state().overrides
-        return services.environment(service, self._ports(), credentials.load(self.folder), overrides)
+        return services.environment(service, self._ports(), credentials.load(self.folder), overrides, self.folder)
 
     def console_token(self, audience: str) -> str:
         """A signed call to a service, as the command line makes it; good for a minute."""

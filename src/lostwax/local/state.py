@@ -18,6 +18,7 @@ class ProcessStatus(msgspec.Struct, frozen=True):
     """One process. `pid` and `ticks` (its start, in clock ticks since boot) are None while it does not run.
 
     `started_at` is in seconds since 1970, `restarts` counts those that nobody asked for, `trouble` is the last reason.
+    `aside`: the stack is ready without it.
     """
 
     name: str
@@ -30,6 +31,7 @@ class ProcessStatus(msgspec.Struct, frozen=True):
     started_at: float | None = None
     restarts: int = 0
     trouble: str = ""
+    aside: bool = False
 
 
 class StackState(msgspec.Struct, frozen=True):

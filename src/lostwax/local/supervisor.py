@@ -25,6 +25,7 @@ import msgspec
 from lostwax.local import credentials, places, ports, servers, services, state
 from lostwax.local.child import Child
 from lostwax.local.processes import Program, end, started_ticks
+from lostwax.local.servers import connect, opensearch
 from lostwax.local.state import Answer, Command, Phase, StackState
 
 log = logging.getLogger(__name__)
@@ -32,7 +33,7 @@ log = logging.getLogger(__name__)
 ALREADY_RUNNING = 3
 """Exit code when another supervisor has the folder."""
 
-DATA = ("postgres", "redis", "kafka", "s3")
+DATA = ("postgres", "redis", "kafka", "s3", "warehouse", "mail")
 
 
 class Supervisor:
@@ -63,7 +64,7 @@ class Supervisor:
             return [Child(program, logs, self._changed) for program in programs]
 
         self._servers = children(servers.all_servers(folder, chosen, secret, proxied=proxied))
-        self._services = children(services.all_services(chosen, secret, overrides))
+        self._services = children(services.all_services(chosen, secret, overrides, folder))
         self._by_name = {child.program.name: child for child in (*self._servers, *self._services)}
 
     async def run(self, owner_pid: int | None) -> None:
@@ -87,6 +88,8 @@ class Supervisor:
         self._changed()
         starting.cancel()
         await asyncio.gather(*(child.stop() for child in self._services))
+        # Connect before its broker, which it would otherwise wait for
+        await asyncio.gather(*(child.stop() for child in self._servers if child.program.name == connect.NAME))
         await asyncio.gather(*(child.stop() for child in self._servers))
         for life in lives:
             life.cancel()
@@ -97,13 +100,11 @@ class Supervisor:
         self._socket.unlink(missing_ok=True)
 
     async def _start_all(self) -> None:
-        for child in self._servers:
-            child.start()
-        await asyncio.gather(*(child.ready() for child in self._servers))
-        wanted = [child for child in self._services if child.program.name not in self._without]
-        for child in wanted:
-            child.start()
-        await asyncio.gather(*(child.ready() for child in wanted))
+        for children in (self._servers, self._services):
+            wanted = [child for child in children if child.program.name not in self._without]
+            for child in wanted:
+                child.start()
+            await asyncio.gather(*(child.ready() for child in wanted if not child.program.aside))
         self._phase = "ready"
         self._changed()
 
@@ -183,8 +184,8 @@ def end_leftovers(folder: Path) -> None:
 
 def remove_data(folder: Path) -> None:
     """Forget everything a stack has stored; its ports and logs stay."""
-    postgres = places.postgres_home(folder)
-    for path in (*(folder / name for name in DATA), postgres):
+    elsewhere = (places.account_home(folder, opensearch.NAME), places.postgres_home(folder))
+    for path in (*(folder / name for name in DATA), *elsewhere):
         if path.exists():
             shutil.rmtree(path)
     for name in ("secrets.json", "state.json"):
@@ -197,7 +198,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--owner-pid", type=int)
     parser.add_argument("--fresh", action="store_true", help="forget what was stored before")
-    parser.add_argument("--without", default="", help="services not to start, by comma")
+    parser.add_argument("--without", default="", help="what not to start, by comma")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="for the services")
     parser.add_argument("--preferred-ports", action="store_true", help="services on 8101 to 8104 when free")
     parser.add_argument("--proxied", action="store_true", help="every server behind Toxiproxy")

@@ -2,7 +2,6 @@
 
 from datetime import UTC, datetime
 from typing import Annotated
-from urllib.parse import urlsplit
 from uuid import UUID
 
 import msgspec
@@ -12,17 +11,15 @@ from starlette.responses import RedirectResponse, Response
 
 from lostwax.contracts.orders import Order, Shipment
 from lostwax.contracts.staff import Role
-from lostwax.kit.auth import Member
-from lostwax.kit.http import Operation, Parameter, answer, bearer, path_uuid, query
+from lostwax.kit.http import Operation, answer, path_uuid, query
 from lostwax.kit.neighbours import Neighbour
-from lostwax.kit.problems import Problem, not_found, unauthorized
-from lostwax.kit.staff import STAFF_AUTH, StaffDoor, admitted
+from lostwax.kit.paging import page_parameters, rows_wanted
+from lostwax.kit.problems import Problem, not_found
+from lostwax.kit.staff import STAFF_AUTH, StaffDoor
 from lostwax.mes import domain, handlers, neighbours, store
 from lostwax.mes.domain import OVERSEERS, WORKSHOP, Card, ListName
 from lostwax.mes.handlers import Workshop
 from lostwax.mes.store import ClaimRow, StepRow
-
-TOKEN_COOKIE = "staff"
 
 
 class CardsPage(msgspec.Struct, frozen=True):
@@ -104,45 +101,14 @@ class ShipOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tracking_number: Annotated[str, Meta(min_length=1, max_length=80)]
 
 
-class WorkshopDoor:
-    """Who a request is from: a bearer token, or the cookie that the page sets at sign-in."""
-
-    def __init__(self, door: StaffDoor) -> None:
-        self.staff = door
-
-    async def enter(self, request: Request, *roles: Role) -> Member:
-        """The member, if their role is one of `roles` (none: any). Raises the 401 or 403 Problem."""
-        token = bearer(request)
-        if token is None and (token := request.cookies.get(TOKEN_COOKIE)) is not None and request.method == "POST":
-            refuse_cross_site(request)
-        if token is None:
-            raise unauthorized("Sign in with your badge, or send your token: Authorization: Bearer <token>.")
-        return admitted(await self.staff.member(token), *roles)
-
-
-def refuse_cross_site(request: Request) -> None:
-    """Raise the 403 Problem for what a browser sends from another page than ours.
-
-    SameSite=Strict is not enough: a page on another port of this host is the same site. Browsers send Sec-Fetch-Site
-    over HTTPS and to localhost only, and Origin with every POST; programs that are no browsers send neither.
-    """
-    site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
-    if site is not None:
-        own = site in ("same-origin", "none")
-    else:
-        own = origin is None or urlsplit(origin).netloc == request.headers.get("host")
-    if not own:
-        raise Problem(403, "cross-site", "This came from another page", "Use the operators' page, or a bearer badge.")
-
-
-def operations(workshop: Workshop, door: WorkshopDoor, orders: Neighbour) -> list[Operation]:
+def operations(workshop: Workshop, door: StaffDoor, orders: Neighbour) -> list[Operation]:
     async def get_me(request: Request) -> Response:
         operator = await door.enter(request)
         return answer(Me(operator.staff_id, operator.name, operator.role))
 
     async def get_list(request: Request) -> Response:
         await door.enter(request)
-        limit = query(request, "limit", Annotated[int, Meta(ge=1, le=200)], 50)
+        limit = rows_wanted(request)
         try:
             list_name = ListName(request.path_params["list"])
         except ValueError:
@@ -159,7 +125,7 @@ def operations(workshop: Workshop, door: WorkshopDoor, orders: Neighbour) -> lis
 
     async def get_in_hand(request: Request) -> Response:
         await door.enter(request, *OVERSEERS)
-        limit = query(request, "limit", Annotated[int, Meta(ge=1, le=200)], 50)
+        limit = rows_wanted(request)
         after = query(request, "after", UUID, None)
         async with workshop.pool.acquire() as connection:
             pairs = await store.in_hand(connection, after, limit + 1)
@@ -225,10 +191,7 @@ def operations(workshop: Workshop, door: WorkshopDoor, orders: Neighbour) -> lis
             raise not_found("step")
         return answer(_step_view(step))
 
-    page = (
-        Parameter("limit", "query", {"type": "integer", "minimum": 1, "maximum": 200, "default": 50}, "rows a page"),
-        Parameter("after", "query", {"type": "string"}, "`next` of the page before"),
-    )
+    page = page_parameters({"type": "string"})
     absent = {404: "no such order"}
     workers = {403: "your role may not"}
     step_problems = absent | workers | {409: "the step does not fit the order now, or it is not yours"}

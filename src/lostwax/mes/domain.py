@@ -7,12 +7,8 @@ from uuid import UUID
 import msgspec
 
 from lostwax.contracts.ids import short_code
-from lostwax.contracts.orders import Order, Status
+from lostwax.contracts.orders import PROMISE, Order, Status
 from lostwax.contracts.staff import Role
-
-PROMISE = timedelta(days=21)
-"""From approval to shipping, as promised to customers."""
-
 
 WORKSHOP = (Role.OPERATOR, Role.SUPERVISOR, Role.ADMINISTRATOR)
 """Who works here. Sellers may look at lists and orders, and do nothing."""

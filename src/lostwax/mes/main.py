@@ -38,7 +38,7 @@ async def serve_mes(settings: Settings) -> None:
         async def account(member: Member) -> Account:
             return await handlers.account(workshop, member)
 
-        door = api.WorkshopDoor(StaffDoor(StaffVerifier(settings.service_keys, issuer="crm"), account))
+        door = StaffDoor(StaffVerifier(settings.service_keys, issuer="crm"), account)
         plumbing = Plumbing("mes", settings, pool, worker.routes(workshop))
         app = build_app(
             "mes",
@@ -56,6 +56,7 @@ async def serve_mes(settings: Settings) -> None:
             app,
             host=settings.http_host,
             port=settings.http_port,
+            trusted_proxies=settings.trusted_proxies,
             background=[
                 ("lists", lists.run()),
                 *plumbing.background(),

@@ -16,6 +16,7 @@ class Settings(msgspec.Struct, frozen=True):
     service_key: str
     service_keys: str
     http_host: str = "127.0.0.1"
+    trusted_proxies: str = ""
     log_level: str = "INFO"
     telemetry: bool = True
     traces_share: float = 0.1

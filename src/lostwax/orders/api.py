@@ -10,13 +10,14 @@ from lostwax.contracts import topics
 from lostwax.contracts.announcements import Announcement, Granted, digest_of
 from lostwax.contracts.ids import bucket_of
 from lostwax.contracts.orders import Order, OrderChanged
+from lostwax.contracts.quotes import PriceQuote, QuoteChanged
 from lostwax.kit import outbox
 from lostwax.kit.auth import ServiceVerifier
 from lostwax.kit.http import Operation, Parameter, answer, path_uuid, query
 from lostwax.kit.problems import Problem
 from lostwax.kit.service_calls import CONSOLE, SERVICE_AUTH, calling_service, for_services
 from lostwax.kit.shards import ShardMap
-from lostwax.orders import store
+from lostwax.orders import quotes_store, store
 from lostwax.orders.callers import CHANNELS, READERS
 from lostwax.orders.clients import OrderCache
 from lostwax.orders.expectations import Expectations
@@ -89,6 +90,16 @@ def operations(shards: ShardMap, cache: OrderCache, verifier: ServiceVerifier) -
             await outbox.add(connection, [outbox.message(topics.ORDER_CHANGES, order_id, OrderChanged(order))])
         return answer(order, 202)
 
+    async def republish_quote(request: Request) -> Response:
+        quote_id = path_uuid(request, "quote_id", "quote")
+        async with shards.of(bucket_of(quote_id)).pool.acquire() as connection, connection.transaction():
+            entries = await quotes_store.lock(connection, [quote_id])
+            if quote_id not in entries:
+                raise Problem(404, "not-found", "No such quote", "Orders has not received it (yet).")
+            quote = entries[quote_id].quote
+            await outbox.add(connection, [outbox.message(topics.QUOTE_CHANGES, quote_id, QuoteChanged(quote))])
+        return answer(quote, 202)
+
     operations = [
         Operation(
             "GET",
@@ -106,6 +117,16 @@ def operations(shards: ShardMap, cache: OrderCache, verifier: ServiceVerifier) -
             republish_order,
             "Tell everybody of this order's current version once more",
             {202: Order},
+            {404: "not received"},
+            auth=SERVICE_AUTH,
+            callers=(CONSOLE,),
+        ),
+        Operation(
+            "POST",
+            "/v1/quotes/{quote_id}/republish",
+            republish_quote,
+            "Tell everybody of this quote's current version once more",
+            {202: PriceQuote},
             {404: "not received"},
             auth=SERVICE_AUTH,
             callers=(CONSOLE,),

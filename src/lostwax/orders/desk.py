@@ -20,7 +20,7 @@ from lostwax.contracts.orders import PriceFailure
 from lostwax.contracts.pricing import NotPriced, PriceRequest, PriceResult, Tariff
 from lostwax.contracts.topics import Topic
 from lostwax.kit import metrics, outbox
-from lostwax.kit.postgres import UNREACHABLE, OwnConnection
+from lostwax.kit.postgres import UNREACHABLE, OwnConnection, let_go
 from lostwax.kit.shards import NotOwner, Shard
 from lostwax.orders import changes, handlers, price_jobs
 from lostwax.orders.changes import Orders
@@ -83,7 +83,7 @@ class Desk:
                 self._wake.clear()
                 await self._sleep(await self.publish(connection))
         finally:
-            await connection.close(timeout=2)
+            await let_go(connection)
 
     async def _sleep(self, seconds: float) -> None:
         # Not wait_for: in Python 3.11 it may lose a cancellation.

@@ -1,4 +1,5 @@
-"""Lets go of models that nothing needs: marks them first, removes them when their grace is over and nobody came back.
+"""Lets go of models that nothing needs: marks them first, removes them when their grace is over and nobody came back;
+and of quotes that are long over.
 
 An order of before references were kept, or whose reference is still on its way, is seen in the orders themselves.
 """
@@ -9,13 +10,13 @@ from collections.abc import Sequence
 from datetime import timedelta
 from uuid import UUID
 
-from lostwax.contracts import topics
+from lostwax.contracts import quotes, topics
 from lostwax.contracts.ids import bucket_of_digest
 from lostwax.contracts.models import MODEL_REMOVED, ModelStored
 from lostwax.contracts.orders import PriceFailure
 from lostwax.kit import outbox
 from lostwax.kit.objects import StorageAway
-from lostwax.kit.postgres import UNREACHABLE, session_lock
+from lostwax.kit.postgres import UNREACHABLE, delete_older, session_lock
 from lostwax.kit.shards import NotOwner, Shard, check_owned
 from lostwax.orders import models_store
 from lostwax.orders.changes import Orders
@@ -44,8 +45,8 @@ async def let_go(orders: Orders, grace_days: int) -> None:
 
 
 async def sweep(orders: Orders, shard: Shard, grace: timedelta) -> bool:
-    """Mark what nothing needs, remove what is due; False when another process is at it. Raises StorageAway, and the
-    database's own error when a shard is away: what its orders need is not known then."""
+    """Mark what nothing needs, remove what is due, forget old quotes; False when another process is at it. Raises
+    StorageAway, and the database's own error when a shard is away: what its orders need is not known then."""
     async with shard.pool.acquire() as held, session_lock(held, models_store.SWEEPING_LOCK) as mine:
         if not mine:
             return False
@@ -59,6 +60,8 @@ async def sweep(orders: Orders, shard: Shard, grace: timedelta) -> bool:
             candidates = await models_store.unneeded(held, digests, orders.now())
             if candidates:
                 await _mark(orders, shard, candidates, grace)
+        while await delete_older(held, "quotes", "quote_id", orders.now() - quotes.KEPT, _BATCH) == _BATCH:
+            pass
     return True
 
 

@@ -9,10 +9,12 @@ from pathlib import Path
 from uuid import UUID
 
 from lostwax.contracts import topics
+from lostwax.contracts.capture import columns_of
 from lostwax.contracts.ids import bucket_of
 from lostwax.contracts.orders import Order
 from lostwax.kit import telemetry
 from lostwax.kit.auth import ServiceSigner, ServiceVerifier
+from lostwax.kit.captured import publish
 from lostwax.kit.clock import utc_now
 from lostwax.kit.consumer import Runner
 from lostwax.kit.http import build_app
@@ -26,7 +28,7 @@ from lostwax.kit.service import run, serve
 from lostwax.kit.service_calls import publishing_operations
 from lostwax.kit.settings import read_settings
 from lostwax.kit.shards import Shard, ShardMap, assign_first_buckets
-from lostwax.orders import api, changes, grace, models_api, parking, price_jobs_api, store, worker
+from lostwax.orders import ages, api, changes, grace, models_api, parking, price_jobs_api, store, worker
 from lostwax.orders.clients import OrderCache
 from lostwax.orders.desk import Desk
 from lostwax.orders.expectations import Expectations
@@ -42,6 +44,7 @@ WRITES = tuple(topic for topic in topics.ALL if "orders" in topic.written_by)
 async def _prepare(shard: Shard, shard_map: ShardMap, *, wait_s: float) -> None:
     """Migrate a shard and read what it owns. Raises the database's own error when it stays away for `wait_s`."""
     await migrate(shard.dsn, MIGRATIONS, wait_s=wait_s)
+    await publish(shard.dsn, columns_of("orders"))
     async with shard.pool.acquire() as connection:
         await assign_first_buckets(connection, shard.number, len(shard_map.shards))
     await shard_map.reload(shard)
@@ -181,6 +184,7 @@ async def serve_orders(settings: Settings) -> None:
                 ("consumer", runner.run()),
                 ("expectations", expectations.run()),
                 ("models not needed", grace.let_go(orders, settings.model_grace_days)),
+                ("ages", ages.run(shards, utc_now)),
                 ("early commands", parking.give_up_early_commands(orders, dead_letters)),
             ],
         )

@@ -11,7 +11,7 @@ from lostwax.contracts.ids import bucket_of
 from lostwax.contracts.models import ModelNeeded
 from lostwax.contracts.orders import ModelReady, OrderRequested, Quote
 from lostwax.contracts.pricing import PriceResult
-from lostwax.contracts.quotes import PriceQuote, QuoteChanged, QuoteRequested
+from lostwax.contracts.quotes import KEPT, PriceQuote, QuoteChanged, QuoteRequested
 from lostwax.kit import outbox, tracing
 from lostwax.kit.outbox import Message
 from lostwax.kit.postgres import UNREACHABLE, Connection
@@ -28,8 +28,10 @@ _PRICED_WITHIN = timedelta(days=2)
 
 
 async def create_quotes(orders: Orders, shard: Shard, requests: Sequence[QuoteRequested]) -> None:
-    """Take each requested quote up once; ask for its prices, or for its model."""
+    """Take each requested quote up once; ask for its prices, or for its model. One that would be forgotten at once is
+    passed over: the topic is read from its beginning."""
     now = orders.now()
+    requests = [request for request in requests if request.requested_at > now - KEPT]
     until = now + timedelta(days=orders.tariff.held_for_days) + _PRICED_WITHIN
     stored = await stored_models(orders, {r.options[0].model.sha256 for r in requests})
     entries = {

@@ -27,7 +27,7 @@ class Settings(msgspec.Struct, frozen=True):
     telemetry: bool = True
     traces_share: float = 0.1
     instance: str = ""
-    largest_model_bytes: int = 300_000_000
+    largest_model_bytes: int = 1_000_000_000
     # Of each shard: price jobs out at once, and seconds until one that is not answered is asked again.
     price_window_quick: int = 64
     price_window_heavy: int = 2

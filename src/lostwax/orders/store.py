@@ -1,16 +1,22 @@
 """SQL of Orders. Every function takes a connection and works in its caller's transaction."""
 
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from uuid import UUID
 
 import msgspec
 
 from lostwax.contracts.ids import bucket_of, partition_of
-from lostwax.contracts.orders import Order, Outcome
+from lostwax.contracts.orders import Order, Outcome, Status
 from lostwax.contracts.pricing import PriceResult
 from lostwax.kit.postgres import Connection
 
+OPEN = tuple(s for s in Status if s not in (Status.SHIPPED, Status.CLOSED, Status.CANCELLED))
+"""Where orders stay until somebody does something; the index orders_by_age holds these."""
+
 _ARRIVALS_LOCK = 7_300
+# One look into the index for each: its predicate is proven from the constant.
+_LONGEST = " UNION ALL ".join(f"SELECT '{s}', min(status_since) FROM orders WHERE status = '{s}'" for s in OPEN)
 _encode = msgspec.json.Encoder().encode
 _order = msgspec.json.Decoder(Order)
 _price = msgspec.json.Decoder(PriceResult)
@@ -221,3 +227,8 @@ async def lock_arrivals(connection: Connection, order_ids: Iterable[UUID]) -> No
         _ARRIVALS_LOCK,
         sorted({partition_of(bucket_of(i)) for i in order_ids}),
     )
+
+
+async def longest_in(connection: Connection) -> dict[Status, datetime]:
+    """Since when the order that is longest in each of OPEN has been there; without those in which none is."""
+    return {Status(status): since for status, since in await connection.fetch(_LONGEST) if since is not None}

@@ -16,6 +16,8 @@ from uuid import UUID
 import msgspec
 from starlette.requests import Request
 
+from lostwax.channel.callers import let_in
+from lostwax.channel.domain import Client
 from lostwax.kit.auth import BadCredentials, KeyCache
 from lostwax.kit.http import ANSWER_HEADERS, Operation, bearer
 from lostwax.kit.listening import follow
@@ -23,7 +25,7 @@ from lostwax.kit.postgres import UNREACHABLE, OwnConnection, Pool
 from lostwax.kit.problems import Problem, unauthorized
 from lostwax.kit.rate_limit import Limit, RateLimiter
 from lostwax.partner_api import keys_store
-from lostwax.partner_api.domain import Client, Key, why_ended
+from lostwax.partner_api.domain import Key, why_ended
 from lostwax.partner_api.keys import scope_missing
 from lostwax.partner_api.keys_store import CHANNEL
 
@@ -51,11 +53,6 @@ def caller(request: Request) -> Caller:
     """Who was let in with this request."""
     let_in: Caller = request.scope[_CALLER]
     return let_in
-
-
-def calling_client(request: Request) -> Client:
-    """The client that was let in with this request."""
-    return caller(request).client
 
 
 class Callers:
@@ -107,6 +104,7 @@ class Callers:
         if scope not in key.scopes:
             raise scope_missing(scope, "Your key is not for this")
         request.scope[_CALLER] = found
+        let_in(request, found.client)
 
     async def _look_up(self, digest: bytes) -> Caller | None:
         async with self._looking_up, self._pool.acquire() as connection:

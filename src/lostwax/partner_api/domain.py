@@ -26,11 +26,6 @@ class Scope(StrEnum):
 ALL_SCOPES = tuple(Scope)
 
 
-class Client(msgspec.Struct, frozen=True):
-    client_id: UUID
-    name: str
-
-
 class Key(msgspec.Struct, frozen=True):
     """A client's key, of which only a digest is kept. `replaced_by`: rotated, it ends soon or has ended."""
 

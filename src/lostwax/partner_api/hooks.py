@@ -15,8 +15,9 @@ from lostwax.contracts.ids import derived_id, new_id
 from lostwax.contracts.orders import Order
 from lostwax.kit.postgres import Connection, Pool
 from lostwax.kit.problems import Problem, not_found
+from lostwax.kit.webhooks import new_secret
 from lostwax.partner_api import hooks_store
-from lostwax.partner_api.hooks_sender import BadUrl, Sender, TargetRefused, new_secret
+from lostwax.partner_api.hooks_sender import BadUrl, Sender, TargetRefused
 from lostwax.partner_api.hooks_store import DeliveryRow, Hook, NewDelivery, Track
 
 MOST_HOOKS = 10

@@ -9,20 +9,20 @@ from msgspec import Meta
 from starlette.requests import Request
 from starlette.responses import Response
 
-from lostwax.contracts.ids import short_code
+from lostwax.channel.callers import calling_client
+from lostwax.channel.views import OrderView, of_order
 from lostwax.contracts.orders import Order, Status
 from lostwax.kit.http import Operation, Parameter, answer, path_uuid, query
+from lostwax.kit.paging import page_parameters, rows_wanted
 from lostwax.kit.postgres import Pool
 from lostwax.partner_api import hooks
-from lostwax.partner_api.callers import AUTH, calling_client
+from lostwax.partner_api.callers import AUTH
 from lostwax.partner_api.domain import LONGEST_GRACE, Scope
 from lostwax.partner_api.hooks_sender import Sender
 from lostwax.partner_api.hooks_store import DeliveryRow, Due, Hook
-from lostwax.partner_api.views import OrderView
 
 _order = msgspec.json.Decoder(Order)
 _encode = msgspec.json.Encoder().encode
-_SAME = tuple(name for name in OrderView.__struct_fields__ if name not in ("code", "accepted_at"))
 
 
 class RegisterHook(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -128,11 +128,7 @@ def render(due: Due) -> bytes:
         return _encode(TestHook("hook.test", due.created_at, {"hook_id": due.hook_id}))
     order = _order.decode(due.order_body)
     step = order.transition
-    view = OrderView(
-        code=short_code(order.order_id),
-        accepted_at=due.accepted_at or order.submitted_at,
-        **{name: getattr(order, name) for name in _SAME},
-    )
+    view = of_order(order, due.accepted_at or order.submitted_at)
     transition = OrderTransition(source=step.source, target=step.target, at=step.at, reason=step.reason)
     return _encode(OrderChangedHook("order.changed", step.at, view, transition))
 
@@ -173,7 +169,7 @@ def operations(pool: Pool, sender: Sender) -> list[Operation]:
 
     async def list_deliveries(request: Request) -> Response:
         client_id, hook_id = wanted(request)
-        limit = query(request, "limit", Annotated[int, Meta(ge=1, le=200)], 50)
+        limit = rows_wanted(request)
         before = query(request, "after", Annotated[int, Meta(ge=0, le=2**63 - 1)], None)
         order_id = query(request, "order_id", UUID, None)
         rows = await hooks.deliveries(pool, client_id, hook_id, before, order_id, limit + 1)
@@ -265,10 +261,7 @@ def operations(pool: Pool, sender: Sender) -> list[Operation]:
             {200: DeliveriesPage},
             {**no_hook, 400: "a parameter is wrong"},
             parameters=(
-                Parameter(
-                    "limit", "query", {"type": "integer", "minimum": 1, "maximum": 200, "default": 50}, "rows a page"
-                ),
-                Parameter("after", "query", {"type": "integer"}, "`next` of the page before"),
+                *page_parameters({"type": "integer"}),
                 Parameter("order_id", "query", {"type": "string", "format": "uuid"}, "only of this order"),
             ),
             auth=AUTH,

@@ -18,12 +18,14 @@ import asyncpg
 import httpx
 import msgspec
 
+from lostwax.channel import store
 from lostwax.contracts.orders import Order
 from lostwax.kit.auth import ServiceSigner
 from lostwax.kit.coalescer import Coalescer
-from lostwax.kit.postgres import UNREACHABLE, Pool
-from lostwax.partner_api import hooks, hooks_store, store
-from lostwax.partner_api.hooks_sender import Answer, Sender, signed_headers
+from lostwax.kit.postgres import UNREACHABLE, Pool, let_go
+from lostwax.kit.webhooks import signed_headers
+from lostwax.partner_api import hooks, hooks_store
+from lostwax.partner_api.hooks_sender import Answer, Sender
 from lostwax.partner_api.hooks_store import AILING, Due, Gap, Settled
 
 log = logging.getLogger(__name__)
@@ -200,7 +202,7 @@ class Deliverer:
                 task.cancel()
             await asyncio.gather(*everything, return_exceptions=True)
             self._under_way.clear()
-            await connection.close(timeout=2)
+            await let_go(connection)
 
     # -- sending ------------------------------------------------------------------------------------------------------
 

@@ -5,20 +5,16 @@ local networks, and connects to the very address that it looked at: a name that 
 """
 
 import asyncio
-import base64
 import contextlib
 import ipaddress
-import secrets
 import socket
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from datetime import datetime
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpcore
 import msgspec
-from standardwebhooks import Webhook
 
 SECONDS = 10.0
 """An attempt may take so long, from looking up the host to the head of the answer."""
@@ -50,21 +46,6 @@ class Answer(msgspec.Struct, frozen=True):
     body: str | None = None
     error: str | None = None
     retry_after_s: int | None = None
-
-
-def new_secret() -> str:
-    return "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
-
-
-def signed_headers(secrets_: Sequence[str], message_id: str, at: datetime, body: bytes) -> dict[str, str]:
-    """The three headers of Standard Webhooks, with a signature by each secret. `at` is in UTC."""
-    text = body.decode()
-    signatures = [Webhook(secret).sign(msg_id=message_id, timestamp=at, data=text) for secret in secrets_]
-    return {
-        "webhook-id": message_id,
-        "webhook-timestamp": str(int(at.timestamp())),
-        "webhook-signature": " ".join(signatures),
-    }
 
 
 def check_url(url: str, *, to_loopback: bool) -> tuple[str, int]:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from uuid import UUID
 
+from lostwax.channel.domain import Client
 from lostwax.contracts.ids import new_id
 from lostwax.kit.auth import digest_of_key, new_api_key
 from lostwax.kit.postgres import Connection
@@ -11,7 +12,6 @@ from lostwax.kit.problems import Problem, not_found
 from lostwax.partner_api import keys_store
 from lostwax.partner_api.domain import (
     ALL_SCOPES,
-    Client,
     GrantRefused,
     Key,
     check_grant,

@@ -10,9 +10,10 @@ from uuid import UUID
 
 import msgspec
 
+from lostwax.channel.domain import Client
 from lostwax.kit.postgres import Connection
 from lostwax.kit.rate_limit import Limit
-from lostwax.partner_api.domain import Client, Key
+from lostwax.partner_api.domain import Key
 
 CHANNEL = "callers"
 """Notified by triggers when a key or a client is changed: the key's digest in hex, or empty for any."""
@@ -190,3 +191,15 @@ async def note_used(connection: Connection, key_ids: Sequence[UUID]) -> None:
         """,
         key_ids,
     )
+
+
+async def clients_with_older(connection: Connection, lowest: UUID) -> list[UUID]:
+    """Clients who have orders below this id."""
+    rows = await connection.fetch(
+        """
+        SELECT client_id FROM clients c
+        WHERE EXISTS (SELECT FROM requests r WHERE r.client_id = c.client_id AND r.order_id < $1)
+        """,
+        lowest,
+    )
+    return [UUID(int=r["client_id"].int) for r in rows]

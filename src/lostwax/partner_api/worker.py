@@ -1,31 +1,13 @@
 """Kafka -> use cases: what Orders tells of orders, commands and models."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
 
-from lostwax.contracts import topics
+from lostwax.channel import worker
+from lostwax.channel.handlers import Door
 from lostwax.contracts.topics import Topic
-from lostwax.kit.messages import Handler, Incoming
-from lostwax.partner_api import handlers, models, quotes
-from lostwax.partner_api.handlers import Door
+from lostwax.kit.messages import Handler
+from lostwax.partner_api import changes
 
 
 def routes(door: Door) -> Mapping[Topic, Handler]:
-    def of(handle: Callable[[Door, Sequence[Any]], Awaitable[None]], body: Callable[[Any], Any]) -> Handler:
-        async def handle_batch(batch: Sequence[Incoming]) -> None:
-            await handle(door, [body(i.body) for i in batch])
-
-        return handle_batch
-
-    async def take_stored_models(batch: Sequence[Incoming]) -> None:
-        await models.take_stored_models(door.models, [i.body for i in batch])
-
-    async def take_quotes(batch: Sequence[Incoming]) -> None:
-        await quotes.take_changes(door.pool, [i.body.quote for i in batch])
-
-    return {
-        topics.ORDER_CHANGES: of(handlers.take_changes, lambda m: m.order),
-        topics.ORDER_OUTCOMES: of(handlers.take_outcomes, lambda m: m),
-        topics.QUOTE_CHANGES: take_quotes,
-        topics.MODEL_STORED: take_stored_models,
-    }
+    return worker.routes(door, changes.take_changes)

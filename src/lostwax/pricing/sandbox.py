@@ -114,8 +114,6 @@ class Sandbox:
                 stdin=PIPE,
                 stdout=PIPE,
                 env=environment | {"OPENBLAS_NUM_THREADS": "1"},
-                # A Ctrl-C is for the service, which then closes its sandbox.
-                start_new_session=True,
             )
             assert process.stdout
             try:
@@ -347,4 +345,7 @@ def _die_with_parent() -> None:
 
 
 if __name__ == "__main__":
+    # A group of its own: a Ctrl-C is for the service, which then closes its sandbox. But not a session, for among
+    # sessions the kernel may share out the processor anew.
+    os.setpgid(0, 0)
     _serve(msgspec.json.decode(sys.argv[1], type=Limits) if len(sys.argv) > 1 else Limits())

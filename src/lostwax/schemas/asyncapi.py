@@ -52,11 +52,10 @@ def asyncapi(topics: Sequence[Topic], types: Sequence[EventType]) -> dict[str, A
 
 
 def _channel(topic: Topic, type_names: Sequence[str]) -> dict[str, Any]:
-    kept: dict[str, Any] = (
-        {"cleanup.policy": ["compact"]}
-        if topic.compacted
-        else {"cleanup.policy": ["delete"], "retention.ms": topic.retention_ms}
-    )
+    policy, retention_ms = topic.cleanup
+    kept: dict[str, Any] = {"cleanup.policy": policy}
+    if retention_ms is not None:
+        kept["retention.ms"] = retention_ms
     channel: dict[str, Any] = {
         "address": topic.name,
         "messages": {name: {"$ref": f"#/components/messages/{name}"} for name in type_names},

@@ -1,20 +1,48 @@
 """The servers of a local stack: how each is started, made ready for the services, and stopped."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from lostwax.local.credentials import Credentials
 from lostwax.local.processes import Program
-from lostwax.local.servers import kafka, postgres, seaweedfs, toxiproxy, valkey
+from lostwax.local.servers import connect, kafka, mailbox, opensearch, postgres, seaweedfs, toxiproxy, valkey
 
-PORTS = (*postgres.INSTANCES, "redis", "kafka", *kafka.OTHER_PORTS, "s3", *seaweedfs.OTHER_PORTS)
+PORTS = (
+    *postgres.INSTANCES,
+    "redis",
+    "kafka",
+    *kafka.OTHER_PORTS,
+    "s3",
+    *seaweedfs.OTHER_PORTS,
+    opensearch.NAME,
+    *opensearch.OTHER_PORTS,
+    connect.NAME,
+    mailbox.NAME,
+    *mailbox.OTHER_PORTS,
+)
 """Every port that the servers of a stack listen on, by name."""
 
 PROXIED = (*postgres.INSTANCES, "redis", "kafka", "s3")
 """The servers that a proxied stack has behind its proxy."""
 
-PORTS_WHEN_PROXIED = (*PORTS, *toxiproxy.ports(PROXIED))
+CALLED = ("orders",)
+"""The services that other services come to through the proxy, in a proxied stack."""
+
+PORTS_WHEN_PROXIED = (*PORTS, *toxiproxy.ports(PROXIED, CALLED))
+
+FOR: Mapping[str, str] = {opensearch.NAME: "telemetry", connect.NAME: "reporting"}
+"""Servers that only one service has a use for: they are started when it is."""
+
+
+def names() -> tuple[str, ...]:
+    """Every server of a stack but the proxy and the mailbox, which only people and letters come to."""
+    return tuple(dict.fromkeys((*PROXIED, *FOR)))
+
+
+def of_none(services: Sequence[str]) -> set[str]:
+    """The servers that none of these services has a use for."""
+    return {server for server, service in FOR.items() if service not in services}
 
 
 def all_servers(
@@ -30,6 +58,9 @@ def all_servers(
         valkey.program(folder, own["redis"], credentials),
         kafka.program(folder, own, reached_at=ports["kafka"]),
         seaweedfs.program(folder, own, credentials),
+        opensearch.program(folder, own),
+        connect.program(folder, ports, credentials),
+        mailbox.program(folder, ports),
     ]
     if not proxied:
         return programs
@@ -41,4 +72,4 @@ def all_servers(
         )
         for program in programs
     ]
-    return [toxiproxy.program(ports, PROXIED), *seen]
+    return [toxiproxy.program(ports, PROXIED, CALLED), *seen]

@@ -29,6 +29,7 @@ def program(folder: Path, ports: Mapping[str, int], *, reached_at: int) -> Progr
         prepare=partial(_prepare, home, ports, reached_at),
         settle=partial(_settle, bootstrap, ports["kafka"]),
         check=partial(_connect, ports["kafka"]),
+        nice=5,
     )
 
 
@@ -55,8 +56,8 @@ async def _settle(bootstrap: str, port: int) -> None:
 
 
 def _ensure_topics(bootstrap: str) -> None:
-    from lostwax.contracts import topics
+    from lostwax.contracts import capture, topics
     from lostwax.kit.kafka import ensure_topics
 
     # a short limit: a thread cannot be cancelled, and the supervisor's end waits for it
-    ensure_topics(bootstrap, (*topics.ALL, *topics.TELEMETRY), timeout_s=5)
+    ensure_topics(bootstrap, (*topics.ALL, *topics.TELEMETRY, *capture.TOPICS), timeout_s=5)

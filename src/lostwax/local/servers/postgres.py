@@ -6,12 +6,13 @@ import signal
 from functools import partial
 from pathlib import Path
 
+from lostwax.contracts.capture import ROLE as CAPTURE
 from lostwax.local import places, setup
 from lostwax.local.credentials import Credentials
 from lostwax.local.processes import Program, copy_tree, end, started_ticks
 
 INSTANCES: dict[str, tuple[str, ...]] = {
-    "pg-main": ("partner_api", "mes", "crm", "orders_control"),
+    "pg-main": ("partner_api", "shop", "mes", "crm", "orders_control"),
     "pg-shard-0": ("orders",),
     "pg-shard-1": ("orders",),
 }
@@ -19,17 +20,19 @@ INSTANCES: dict[str, tuple[str, ...]] = {
 
 SHARDS = tuple(name for name in INSTANCES if name.startswith("pg-shard-"))
 
+SLOT_LIMIT = "max_slot_wal_keep_size = 1GB"
+"""WAL that a reader who is away may hold back; in the file, unlike SETTINGS, so that it can be changed as it runs."""
+
 SETTINGS = {
     "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",
-    "max_connections": "100",
+    "max_connections": "200",
     "shared_buffers": "128MB",
     "fsync": "on",
     "synchronous_commit": "on",
     "wal_level": "logical",
     "max_wal_senders": "10",
     "max_replication_slots": "10",
-    "max_slot_wal_keep_size": "1GB",
     "log_line_prefix": "%m [%p] %q%u@%d ",
     "log_checkpoints": "off",
 }
@@ -74,6 +77,11 @@ def _prepare(data: Path, binaries: Path) -> None:
     if made_by != installed:
         raise places.Missing(f"{data} was made by PostgreSQL {made_by}, {installed} is installed: start with --fresh")
     _end_stale(data)
+    conf = data / "postgresql.conf"
+    text = conf.read_text()
+    if SLOT_LIMIT not in text:
+        with conf.open("a") as out:
+            out.write(f"\n{SLOT_LIMIT}\n")
 
 
 def _end_stale(data: Path) -> None:
@@ -122,11 +130,13 @@ async def _settle(name: str, port: int, credentials: Credentials) -> None:
     try:
         databases = INSTANCES[name]
         known = {row["rolname"] for row in await connection.fetch("SELECT rolname FROM pg_roles")}
-        for role in (*databases, "audit"):
+        for role in (*databases, "audit", CAPTURE):
             verb = "ALTER" if role in known else "CREATE"
             # names and passwords are our own identifiers and hex digits; utility statements take no parameters
             await connection.execute(f"{verb} ROLE {role} LOGIN PASSWORD '{credentials.passwords[role]}'")
         await connection.execute("GRANT pg_read_all_data TO audit")
+        # reads by slots, and of tables what the services grant it
+        await connection.execute(f"ALTER ROLE {CAPTURE} REPLICATION")
         await connection.execute("ALTER ROLE audit SET default_transaction_read_only = on")
         made = {row["datname"] for row in await connection.fetch("SELECT datname FROM pg_database")}
         for database in databases:

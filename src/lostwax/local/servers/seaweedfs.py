@@ -12,7 +12,10 @@ from lostwax.local.processes import Program
 from lostwax.local.setup import write_private
 
 STAGING, MODELS = "staging-partner-api", "models"
-BUCKETS = (STAGING, MODELS)
+STAGING_OF = {"partner_api": STAGING, "shop": "staging-shop", "crm": "staging-crm"}
+"""Each channel's own."""
+
+BUCKETS = (*STAGING_OF.values(), MODELS)
 
 PARTS = ("master", "volume", "filer", "admin")
 OTHER_PORTS = ("s3-grpc", *(f"s3-{part}" for part in PARTS), *(f"s3-{part}-grpc" for part in PARTS))
@@ -29,9 +32,12 @@ WRITE = [
 ]
 
 MAY: dict[str, dict[str, list[str]]] = {
-    "partner_api": {STAGING: [*READ, *LIST, *WRITE]},
+    **{channel: {bucket: [*READ, *LIST, *WRITE]} for channel, bucket in STAGING_OF.items()},
     # takes a staged file over and clears it away, but can put nothing there
-    "orders": {STAGING: [*READ, *LIST, *DELETE], MODELS: [*READ, *LIST, *WRITE]},
+    "orders": {
+        **{bucket: [*READ, *LIST, *DELETE] for bucket in STAGING_OF.values()},
+        MODELS: [*READ, *LIST, *WRITE],
+    },
     "pricing": {MODELS: READ},
 }
 """What each service may do, by bucket. `admin`, who may do all, is used by set-up only."""

@@ -1,7 +1,8 @@
 """Toxiproxy before every server of a stack that asks for it: connections can then be slowed, cut or left hanging.
 
 The proxy listens on each server's usual port; the server itself on another, `<name>-behind`. Whoever uses a server by
-its usual port goes through the proxy and needs to know nothing of it.
+its usual port goes through the proxy and needs to know nothing of it. Services keep their port, for people come by
+that; other services are given the proxy's, `<name>-http`.
 """
 
 import asyncio
@@ -27,9 +28,14 @@ def behind(server: str) -> str:
     return f"{server}-behind"
 
 
-def ports(proxied: Sequence[str]) -> tuple[str, ...]:
+def before(service: str) -> str:
+    """The name of the port, and of the proxy, by which other services come to a service."""
+    return f"{service}-http"
+
+
+def ports(proxied: Sequence[str], called: Sequence[str]) -> tuple[str, ...]:
     """Names of the ports that a proxied stack has beyond another's."""
-    return (NAME, *(behind(name) for name in proxied))
+    return (NAME, *(behind(name) for name in proxied), *(before(name) for name in called))
 
 
 def install() -> None:
@@ -55,18 +61,21 @@ def _build() -> None:
     setup.run(["env", f"GOBIN={BINARY.parent}", go, "install", source], what=f"building Toxiproxy {version}")
 
 
-def program(chosen: Mapping[str, int], proxied: Sequence[str]) -> Program:
+def program(chosen: Mapping[str, int], proxied: Sequence[str], called: Sequence[str]) -> Program:
     """The one proxy of a stack. Raises places.Missing when it has not been built."""
     if not BINARY.exists():
         raise places.Missing("no Toxiproxy: `./lostwax chaos` builds it")
     port = chosen[NAME]
+    proxies = {name: (chosen[name], chosen[behind(name)]) for name in proxied}
+    proxies |= {before(name): (chosen[before(name)], chosen[name]) for name in called}
     return Program(
         name=NAME,
         kind="server",
         port=port,
         url=f"http://127.0.0.1:{port}",
         command=[str(BINARY), "-host", "127.0.0.1", "-port", str(port)],
-        settle=partial(_populate, port, chosen, proxied),
+        environment={"LOG_LEVEL": "warn"},  # it says several lines of every connection
+        settle=partial(_populate, port, proxies),
         check=partial(_connect, port),
     )
 
@@ -76,16 +85,16 @@ async def _connect(port: int) -> None:
     writer.close()
 
 
-async def _populate(port: int, chosen: Mapping[str, int], proxied: Sequence[str]) -> None:
-    """Have it stand before every server of `proxied`."""
+async def _populate(port: int, proxies: Mapping[str, tuple[int, int]]) -> None:
+    """Have it listen on the first port of each name and lead to the second."""
     wanted = [
         {
             "name": name,
-            "listen": f"127.0.0.1:{chosen[name]}",
-            "upstream": f"127.0.0.1:{chosen[behind(name)]}",
+            "listen": f"127.0.0.1:{listen}",
+            "upstream": f"127.0.0.1:{upstream}",
             "enabled": True,
         }
-        for name in proxied
+        for name, (listen, upstream) in proxies.items()
     ]
     body = json.dumps(wanted).encode()
     reader, writer = await asyncio.open_connection("127.0.0.1", port)

@@ -7,31 +7,22 @@ const DONE_STATUS = {
   complete: "MANUFACTURING_COMPLETED", pack: "PACKAGING", ship: "SHIPPED", release: "MANUFACTURING_APPROVED",
   rework: "REWORK",
 };
-const DONE_WORDS = { complete: "is made", pack: "is packed", ship: "is shipped", release: "is back in the queue",
-  rework: "is back in the queue, first in line" };
 const LOST = ["voided", "cancelled", "released", "reworked"]; // claims that were taken from their operator
-const STATUS_WORDS = {
-  SUBMITTED: "waiting for its price", PRICE_CALCULATED: "waiting for approval", PRICE_FAILED: "without a price",
-  MANUFACTURING_APPROVED: "in the queue", MANUFACTURING_STARTED: "being made", REWORK: "to be made again",
-  MANUFACTURING_COMPLETED: "made, to be packed", PACKAGING: "packed, to be shipped", SHIPPED: "shipped",
-  CLOSED: "closed", ON_HOLD: "on hold: leave it for now", CANCELLED: "cancelled: do not make it",
-};
-const EMPTY = {
-  queue: "The queue is empty. New orders show up by themselves.",
-  packing: "Nothing to pack.",
-  shipping: "Nothing to ship.",
-  work: "You have nothing in hand. Take an order from the queue.",
-  inHand: "Nobody has anything in hand.",
-};
-
-const lostWhy = (claim) => claim.state === "cancelled"
-  ? `the order was cancelled${claim.reason ? ` (${claim.reason})` : ""}`
-  : claim.ended_by ? `${claim.ended_by} put it back into the queue${claim.reason ? ` (${claim.reason})` : ""}`
-  : claim.reason ?? "it was refused";
 const $ = (selector, root = document) => root.querySelector(selector);
 const $$ = (selector, root = document) => [...root.querySelectorAll(selector)];
 const pause = (ms) => new Promise((wake) => setTimeout(wake, ms));
-const many = (count, word) => `${count} ${word}${count === 1 ? "" : "s"}`;
+
+/* ---- Words, in the language of the page ---- */
+const LANGUAGE = document.documentElement.lang, WORDS = JSON.parse(document.body.dataset.words);
+const plural = new Intl.PluralRules(LANGUAGE);
+const say = (key, values = {}) => Object.entries(values)
+  .reduce((text, [name, value]) => text.replace(`{${name}}`, () => value), WORDS[key] ?? key);
+const many = (key, n) => say(`${key} ${plural.select(n)}`, { n });
+const statusWords = (status) => WORDS[`status ${status}`] ?? status;
+const because = (reason) => (reason ? ` (${reason})` : "");
+const lostWhy = (claim) => claim.state === "cancelled" ? say("lost cancelled") + because(claim.reason)
+  : claim.ended_by ? say("lost put back", { who: claim.ended_by }) + because(claim.reason)
+  : claim.reason ?? say("lost refused");
 
 function set(element, text) {
   if (element.textContent !== text) element.textContent = text;
@@ -41,9 +32,9 @@ function set(element, text) {
 
 class Trouble extends Error {
   constructor(status, problem = {}) {
-    super(problem.status_now ? `It is ${STATUS_WORDS[problem.status_now] ?? problem.status_now}.`
-      : status === 0 ? "The service does not answer."
-      : [problem.title, problem.detail].filter(Boolean).join(": ") || `The service answered ${status}.`);
+    super(problem.status_now ? say("is now", { status: statusWords(problem.status_now) })
+      : status === 0 ? say("away")
+      : [problem.title, problem.detail].filter(Boolean).join(": ") || say("answered", { status }));
     this.status = status;
     this.problem = problem;
     this.code = (problem.type ?? "").replace("/problems/", "");
@@ -88,43 +79,6 @@ async function insist(method, path, body, onWaiting) {
       onWaiting(trouble);
       await pause(Math.min(300 * 2 ** attempt, 4000));
     }
-  }
-}
-
-/* ---- Signing in ---- */
-
-function signInPage() {
-  const form = $("#sign-in"), badge = $("#badge"), message = $("#message"), button = $("button", form);
-  $("#reveal").addEventListener("change", (event) => {
-    badge.type = event.target.checked ? "text" : "password";
-    badge.focus();
-  });
-  form.addEventListener("submit", async (event) => {
-    event.preventDefault();
-    message.hidden = true;
-    button.disabled = true;
-    set(button, "Signing in…");
-    try {
-      await ask("POST", "/sign-in", new URLSearchParams(new FormData(form)));
-      location.reload();
-    } catch (trouble) {
-      set(message, trouble.status === 401 ? trouble.problem.detail : `${trouble.message} Try again.`);
-      message.hidden = false;
-      button.disabled = false;
-      set(button, "Sign in");
-      badge.select();
-    }
-  });
-  // Who follows a link from elsewhere comes without the cookie, and is signed in all the same.
-  ask("GET", "/v1/me").then(() => location.reload(), () => {});
-}
-
-/** The page cannot be shown now. A plain refresh would end at the browser's own error page if the service went, too. */
-async function troublePage() {
-  for (;;) {
-    await pause(EVERY_MS);
-    const trouble = await ask("GET", "/v1/me").then(() => null, (error) => error);
-    if (trouble === null || !trouble.mayPass) return location.reload();
   }
 }
 
@@ -180,23 +134,24 @@ function workPage() {
   }
 
   /** A code of an alloy or a finish as words: gold-14k, gold-plated-2-5um. */
-  const named = (code) => {
+  const named = (kind, code) => {
+    if (WORDS[`${kind} ${code}`]) return WORDS[`${kind} ${code}`];
     const text = code.replace(/(\d)-(\d+)um\b/, "$1.$2 µm").replaceAll("-", " ").replace(/(\d)k\b/, "$1K");
     return text[0].toUpperCase() + text.slice(1);
   };
-  const size = (mm) => (mm === null ? null : mm < 10 ? mm.toFixed(1) : Math.round(mm).toLocaleString("en"));
+  const size = (mm) => (mm === null ? null : mm < 10 ? mm.toFixed(1) : Math.round(mm).toLocaleString(LANGUAGE));
   const typed = (text) => text.toUpperCase().replace(/[^0-9A-Z]/g, "").replace(/O/g, "0").replace(/[IL]/g, "1");
 
   /** By whole days: of the promise's day and of this tablet's today. */
   function due(card) {
-    if (card.status === "REWORK") return ["rework", "Rework", "first in line"];
+    if (card.status === "REWORK") return ["rework", say("rework"), say("first in line")];
     const at = new Date(card.due_at), today = new Date(Date.now() + skew);
     const days = Math.round((Date.UTC(at.getUTCFullYear(), at.getUTCMonth(), at.getUTCDate())
       - Date.UTC(today.getFullYear(), today.getMonth(), today.getDate())) / 864e5);
-    const on = at.toLocaleDateString("en-GB", { weekday: "short", day: "numeric", month: "short", timeZone: "UTC" });
-    if (days < 0) return ["late", `Late by ${many(-days, "day")}`, on];
-    if (days < 2) return ["today", days ? "Due tomorrow" : "Due today", on];
-    return [days < 6 ? "soon" : "", `Due in ${days} days`, on];
+    const on = at.toLocaleDateString(LANGUAGE === "en" ? "en-GB" : LANGUAGE, { weekday: "short", day: "numeric", month: "short", timeZone: "UTC" });
+    if (days < 0) return ["late", many("late", -days), on];
+    if (days < 2) return ["today", say(days ? "due tomorrow" : "due today"), on];
+    return [days < 6 ? "soon" : "", many("due", days), on];
   }
 
   /* -- Fetching -- */
@@ -230,7 +185,7 @@ function workPage() {
     for (const { claim, card } of work) {
       const before = mine.work.find((w) => w.claim.claim_id === claim.claim_id);
       if (before && !LOST.includes(before.claim.state) && LOST.includes(claim.state)) {
-        toast(`${card.code} is not yours any more: ${lostWhy(claim)}`, "bad");
+        toast(say("not yours any more", { code: card.code, why: lostWhy(claim) }), "bad");
       }
     }
     Object.assign(mine, { askedAt, work, known: true });
@@ -283,11 +238,11 @@ function workPage() {
     const slow = trouble === null && !document.hidden && age !== null && age * 1000 > SLOW_MS;
     banner.hidden = trouble === null && !slow;
     if (banner.hidden) return;
-    set($("strong", banner), slow ? "The network is slow."
-      : trouble.status > 0 ? "The service has trouble and cannot show orders now." : "Not connected.");
-    const since = age === null ? "Nothing was loaded yet."
-      : `Last updated ${age < 100 ? `${age} s` : `${Math.round(age / 60)} min`} ago.`;
-    set($("span", banner), `${since} This page tries again by itself.`);
+    set($("strong", banner), slow ? say("slow")
+      : say(trouble.status > 0 ? "trouble" : "not connected"));
+    const since = age === null ? say("nothing loaded")
+      : age < 100 ? say("updated s", { n: age }) : say("updated min", { n: Math.round(age / 60) });
+    set($("span", banner), `${since} ${say("tries again")}`);
   }
 
   /* -- Showing -- */
@@ -301,7 +256,7 @@ function workPage() {
       const it = lists[name], pane = panes[name];
       sync(pane, it.cards.map((card) => ({ key: card.order_id, kind: name, card })));
       $(".more", pane).hidden = !it.more;
-      sayEmpty(pane, it.known, EMPTY[name]);
+      sayEmpty(pane, it.known, say(`empty ${name}`));
     }
     const dismissed = remembered("dismissed");
     const lost = (w) => LOST.includes(w.claim.state);
@@ -311,7 +266,7 @@ function workPage() {
     sync(panes.work, work.map(({ claim, card }) => (
       { key: claim.claim_id, kind: LOST.includes(claim.state) ? "voided" : "work", card, claim }
     )));
-    sayEmpty(panes.work, mine.known, role === "operator" ? EMPTY.work : EMPTY.inHand);
+    sayEmpty(panes.work, mine.known, say(role === "operator" ? "empty work" : "empty inHand"));
     const count = (...names) => {
       const them = names.map((name) => lists[name]);
       if (!them.every((it) => it.known)) return "";
@@ -330,8 +285,8 @@ function workPage() {
     const cards = $$(".card", pane), sought = typed(find.value);
     const none = cards.every((li) => li.hidden), text = $(".empty", pane);
     text.hidden = !none;
-    set(text, !known ? "Loading…" : cards.length === 0 ? words
-      : `None of the ${many(cards.length, "order")} loaded here has ${sought} in its code.`);
+    set(text, !known ? say("loading") : cards.length === 0 ? words
+      : say("none has", { n: cards.length, sought }));
   }
 
   /** Make a pane's cards those of `items`, in their order; elements that stay are kept. */
@@ -355,7 +310,7 @@ function workPage() {
       const { code, order_id } = li.item.card;
       const ours = busy.has(order_id) || mine.gone.has(li.item.key) || lists[li.item.kind]?.gone.has(order_id);
       if (li.dataset.open && !ours && !keep.some((k) => k.item.key === li.item.key)) {
-        toast(`${code} has left this list: somebody moved it on.`, "bad");
+        toast(say("left", { code }), "bad");
       }
       li.remove();
     }
@@ -395,7 +350,7 @@ function workPage() {
     set($(".due span", li), on);
     $(".due", li).className = `due ${urgency}`;
     const facts = {
-      alloy: named(card.alloy), finish: named(card.finish), quantity: `${card.quantity}`,
+      alloy: named("alloy", card.alloy), finish: named("finish", card.finish), quantity: `${card.quantity}`,
       ring: card.ring_size === null ? null : `${card.ring_size}`,
       scale: card.scale === null ? null : `× ${card.scale}`,
       engraving: card.engraving, box: card.box_mm?.map((mm) => mm.toFixed(1)).join(" × ") ?? null,
@@ -410,8 +365,8 @@ function workPage() {
     $(".model", li).setAttribute("href", `/v1/orders/${encodeURIComponent(card.order_id)}/model`);
     const confirmed = kind !== "work" || (claim.state === "confirmed" && card.status === "MANUFACTURING_STARTED");
     const unconfirmed = claim?.state === "pending" || ["MANUFACTURING_APPROVED", "REWORK"].includes(card.status);
-    const state = asked ?? (kind === "voided" ? `Not yours: ${lostWhy(claim)}`
-      : confirmed ? (claim && role !== "operator" ? `In the hands of ${claim.operator}` : "") : unconfirmed ? "Being confirmed…" : `It is ${STATUS_WORDS[card.status] ?? card.status}`);
+    const state = asked ?? (kind === "voided" ? say("not yours", { why: lostWhy(claim) })
+      : confirmed ? (claim && role !== "operator" ? say("in hands", { who: claim.operator }) : "") : unconfirmed ? say("confirming") : say("is now", { status: statusWords(card.status) }));
     set($(".state", li), state);
     $(".state", li).hidden = !state;
     set($(".note", li), note);
@@ -433,8 +388,8 @@ function workPage() {
     notes.delete(card.order_id);
     render();
     return (trouble) => {
-      const known = { 0: "No connection. Asking again…", 202: "Asked for. Waiting for Orders to answer…" };
-      busy.set(card.order_id, known[trouble.status] ?? "The service has trouble. Asking again…");
+      const known = { 0: say("asking again"), 202: say("waiting") };
+      busy.set(card.order_id, known[trouble.status] ?? say("trouble, again"));
       render();
     };
   }
@@ -450,27 +405,27 @@ function workPage() {
   }
 
   async function take(card) {
-    const waiting = begin(card, "Taking…");
+    const waiting = begin(card, say("taking"));
     try {
       const claim = await insist("POST", `/v1/orders/${card.order_id}/claim`, undefined, waiting);
       const entry = { claim, card };
       mine.fresh.set(claim.claim_id, { at: performance.now(), work: entry });
       mine.work = [entry, ...mine.work.filter((w) => w.claim.claim_id !== claim.claim_id)];
       leave("queue", card.order_id);
-      toast(`${card.code} is yours.`, "good");
+      toast(say("yours", { code: card.code }), "good");
       end(card);
     } catch (trouble) {
       if (trouble.code === "already-yours") {
         leave("queue", card.order_id);
-        toast(`${card.code} is yours already: look under My work.`, "good");
+        toast(say("yours already", { code: card.code }), "good");
         end(card);
       } else if (trouble.code === "already-taken") {
         leave("queue", card.order_id);
-        toast(`${card.code} is taken: ${trouble.problem.taken_by} was faster.`, "bad");
+        toast(say("taken", { code: card.code, who: trouble.problem.taken_by }), "bad");
         end(card);
       } else if (trouble.code === "not-in-the-queue" || trouble.status === 404) {
         leave("queue", card.order_id);
-        toast(`${card.code} cannot be taken. ${trouble.message}`, "bad");
+        toast(say("cannot take", { code: card.code, why: trouble.message }), "bad");
         end(card);
       } else {
         end(card, trouble.message);
@@ -489,7 +444,7 @@ function workPage() {
         leave(kind, card.order_id, card.version);
       }
       if (action === "ship") remember("carriers", body.carrier, 4);
-      toast(`${card.code} ${DONE_WORDS[action]}.`, "good");
+      toast(say(`done ${action}`, { code: card.code }), "good");
       end(card);
     };
     const waiting = begin(card, words);
@@ -504,7 +459,7 @@ function workPage() {
           if (!trouble.mayPass) throw trouble;
         }
       }
-      if (asked.state === "refused") end(card, `Refused: ${asked.detail ?? asked.code}`);
+      if (asked.state === "refused") end(card, say("refused", { why: asked.detail ?? asked.code }));
       else done();
     } catch (trouble) {
       // It went through, only the answer was lost.
@@ -528,7 +483,7 @@ function workPage() {
     const panel = $(`[data-panel=${name}]`, li);
     if (name === "made") {
       const { quantity } = li.item.card;
-      set($(".ask", panel), quantity > 1 ? `Are all ${quantity} pieces made?` : "Is the piece made?");
+      set($(".ask", panel), quantity > 1 ? say("all made", { n: quantity }) : say("made"));
     }
     if (name === "ship") {
       const carriers = remembered("carriers").filter((c) => typeof c === "string");
@@ -554,7 +509,7 @@ function workPage() {
 
   const deeds = {
     take: (li) => take(li.item.card),
-    pack: (li) => step("pack", li.item, "Packing…"),
+    pack: (li) => step("pack", li.item, say("packing")),
     dismiss: (li) => {
       remember("dismissed", li.item.claim.claim_id, 50);
       render();
@@ -595,13 +550,13 @@ function workPage() {
     const body = inputs.length ? Object.fromEntries(inputs.map((input) => [input.name, input.value])) : undefined;
     if (form.dataset.panel === "made") {
       delete li.dataset.open;
-      step("complete", item, "Telling that it is made…");
-    } else if (form.dataset.panel === "release") step("release", item, "Giving back…", body);
+      step("complete", item, say("completing"));
+    } else if (form.dataset.panel === "release") step("release", item, say("releasing"), body);
     else if (form.dataset.panel === "rework") {
       delete li.dataset.open;
-      step("rework", item, "Sending back to be made again…", body);
+      step("rework", item, say("reworking"), body);
     }
-    else step("ship", item, "Shipping…", body);
+    else step("ship", item, say("shipping"), body);
   });
 
   $("#sign-out").addEventListener("submit", async (event) => {
@@ -610,7 +565,7 @@ function workPage() {
       await ask("POST", "/sign-out");
       location.reload();
     } catch (trouble) {
-      toast(`You are still signed in. ${trouble.message}`, "bad");
+      toast(say("still in", { why: trouble.message }), "bad");
     }
   });
 
@@ -681,4 +636,4 @@ function workPage() {
   showView();
 }
 
-({ "sign-in": signInPage, trouble: troublePage, work: workPage })[document.body.dataset.page]();
+workPage();

@@ -1,0 +1,80 @@
+"""What the APIs answer while a disk is full: a small write each, again and again. Done, or not now; nothing else."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Coroutine, Mapping
+from contextlib import asynccontextmanager
+from hashlib import sha256
+from uuid import UUID
+
+import asyncpg
+import httpx
+
+from lostwax.chaos.eyes import ANSWER_LIMIT_S, newest_order
+from lostwax.contracts.ids import new_id
+
+EVERY_S = 0.25
+
+
+class Probe:
+    """Asks Orders to tell an order of one shard again, and the partner API to register a model.
+
+    `answers` counts them by who answered and status (`no answer`: none within 5 s); `wrong` holds, in words, each that
+    is neither done nor a 503 problem with Retry-After; `felt` is set as soon as anybody was answered 503.
+    """
+
+    def __init__(self, shard: str, urls: Mapping[str, str], tokens: Mapping[str, str]) -> None:
+        """`shard`: the address of the shard's database; `urls` and `tokens` of `orders` and `partner_api`."""
+        self._shard, self._urls, self._tokens = shard, urls, tokens
+        self.answers: Counter[str] = Counter()
+        self.wrong: list[str] = []
+        self.felt = asyncio.Event()
+
+    @asynccontextmanager
+    async def asking(self) -> AsyncIterator[None]:
+        """Ask for as long as this is entered."""
+        task = asyncio.create_task(self._run())
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def _run(self) -> None:
+        order_id = await self._an_order()
+        async with httpx.AsyncClient(timeout=ANSWER_LIMIT_S) as http:
+            while True:
+                asked: list[Coroutine[object, object, None]] = [self._register_model(http)]
+                if order_id is not None:
+                    asked.append(self._tell_again(http, order_id))
+                await asyncio.gather(*asked)
+                await asyncio.sleep(EVERY_S)
+
+    async def _an_order(self) -> UUID | None:
+        try:
+            return await newest_order(self._shard)
+        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            return None
+
+    async def _tell_again(self, http: httpx.AsyncClient, order_id: UUID) -> None:
+        await self._ask(http, "orders", f"/v1/orders/{order_id}/republish", None)
+
+    async def _register_model(self, http: httpx.AsyncClient) -> None:
+        body = {"name": "ring.stl", "size_bytes": 84_000, "sha256": sha256(new_id().bytes).hexdigest()}
+        await self._ask(http, "partner_api", "/v1/models", body)
+
+    async def _ask(self, http: httpx.AsyncClient, service: str, path: str, body: object) -> None:
+        headers = {"Authorization": f"Bearer {self._tokens[service]}"}
+        try:
+            answer = await http.post(self._urls[service] + path, json=body, headers=headers)
+        except httpx.TransportError:
+            self.answers[f"{service}: no answer"] += 1
+            return
+        self.answers[f"{service}: {answer.status_code}"] += 1
+        if answer.status_code == 503:
+            self.felt.set()
+        is_problem = answer.headers.get("content-type") == "application/problem+json"
+        if answer.status_code >= 300 and not (
+            answer.status_code == 503 and is_problem and "retry-after" in answer.headers
+        ):
+            self.wrong.append(f"{service} answers {answer.status_code} {answer.text[:200]}")
