@@ -29,7 +29,7 @@ LOOK_ON = ("opensearch", "connect")
 """Servers that no order needs: tests of telemetry and reporting start them in stacks of their own; everything else is
 tested with them away."""
 
-WITHOUT_SERVERS = ("architecture", "bench", "chaos", "contracts", "pricing", "samples")
+WITHOUT_SERVERS = ("architecture", "bench", "chaos", "cli", "contracts", "pricing", "samples")
 """Folders of tests that need no server, but for those few that ask for the stack."""
 
 ONE_STACK_FOR_ALL = ("e2e", "telemetry")
