@@ -14,7 +14,9 @@ from uuid import UUID
 import asyncpg
 import httpx
 import msgspec
+from confluent_kafka import ConsumerGroupState, KafkaException
 from confluent_kafka import Message as KafkaMessage
+from confluent_kafka.admin import AdminClient
 
 from lostwax import samples
 from lostwax.channel.clients import OrderViews
@@ -46,6 +48,7 @@ from lostwax.kit.clock import utc_now
 from lostwax.kit.kafka import OutgoingRecord
 from lostwax.kit.kafka_reading import read_to_end
 from lostwax.kit.postgres import Pool
+from lostwax.local.services import SPINE
 from lostwax.local.stack import Stack
 from lostwax.partner_api.changes import REQUESTS
 from lostwax.partner_api.keys import add_client
@@ -393,6 +396,25 @@ async def wait_for(condition: Callable[[], Any | Awaitable[Any]], seconds: float
         if time.monotonic() > deadline:
             raise AssertionError(f"not so within {seconds} s: {condition.__qualname__}, last {value!r}")
         await asyncio.sleep(0.02)
+
+
+def wait_all_read(stack: Stack, seconds: float = 90) -> None:
+    """Until the services that orders pass through read Kafka. They are ready before that, since none needs Kafka to
+    take an order; Kafka, just started on a busy machine, has kept them waiting for half a minute."""
+    groups = [process.name for process in stack.status() if process.name in SPINE and process.state == "ready"]
+    admin = AdminClient({"bootstrap.servers": stack.env("orders")["LOSTWAX_KAFKA_BOOTSTRAP"], "log_level": 0})
+    deadline = time.monotonic() + seconds
+    while waited_for := [group for group in groups if not _is_read_by(admin, group)]:
+        assert time.monotonic() < deadline, f"after {seconds} s Kafka is not read by {', '.join(waited_for)}"
+        time.sleep(0.2)
+
+
+def _is_read_by(admin: AdminClient, group: str) -> bool:
+    try:
+        described = admin.describe_consumer_groups([group], request_timeout=10)[group].result(timeout=15)
+    except (KafkaException, TimeoutError):
+        return False
+    return bool(described.state == ConsumerGroupState.STABLE and described.members)
 
 
 def own_redis(stack: Stack, database: int = 9) -> str:

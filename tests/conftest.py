@@ -21,7 +21,7 @@ if str(PROJECT) not in sys.path:
     sys.path.insert(0, str(PROJECT))  # `from tests.builders import ..`, however pytest was started
 
 from tests.browser.visitors import Visitors, a_browser
-from tests.builders import Operator, Partner, a_partner, an_operator
+from tests.builders import Operator, Partner, a_partner, an_operator, wait_all_read
 
 FAILED = pytest.StashKey[bool]()
 
@@ -68,6 +68,7 @@ def stack(request: pytest.FixtureRequest) -> Iterator[Stack]:
     folder = STACKS / f"test-{os.getpid()}"
     started = Stack.start(folder, owned=True, fresh=True, without=LOOK_ON)
     try:
+        wait_all_read(started)
         yield started
     finally:
         started.down(remove=True)

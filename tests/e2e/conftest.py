@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from tests.builders import wait_all_read
 
 from lostwax.audit.sources import Databases
 from lostwax.cli.audit import databases_of
@@ -13,9 +14,11 @@ from lostwax.local.stack import Stack
 
 @pytest.fixture(scope="package")
 def rough_stack() -> Iterator[Stack]:
-    """All servers and services, for rough treatment; gone afterwards."""
-    started = Stack.start(STACKS / f"test-rough-{os.getpid()}", owned=True, fresh=True)
+    """All services and servers but OpenSearch, for rough treatment; gone afterwards."""
+    without = ("opensearch",)
+    started = Stack.start(STACKS / f"test-rough-{os.getpid()}", owned=True, fresh=True, without=without)
     try:
+        wait_all_read(started)
         yield started
     finally:
         started.down(remove=True)

@@ -1,6 +1,7 @@
 """Who only looks on is killed under flow; nothing is missing afterwards.
 
-Runs after the orders of test_shipping, by its name.
+Runs after the orders of test_shipping, by its name: OpenSearch, which they went without, is started here and takes what
+was logged until then.
 """
 
 import asyncio
@@ -63,7 +64,7 @@ async def audited(stack: Stack, databases: Databases) -> Report:
 
 
 async def test_killed_under_flow_they_miss_nothing(rough_stack: Stack, databases: Databases) -> None:
-    await asyncio.to_thread(rough_stack.wait_ready, "opensearch", 120)
+    await asyncio.to_thread(rough_stack.start_one, "opensearch", 120)
     pids = {name: rough_stack.pid(name) for name in ("reporting", "telemetry")}
     async with flow(rough_stack) as ids:
         for _ in range(2):
@@ -90,9 +91,10 @@ async def test_killed_under_flow_they_miss_nothing(rough_stack: Stack, databases
         async def all_stored() -> bool:
             return await stored() >= wanted
 
-        await wait_for(all_stored, 60)
+        await wait_for(all_stored, 90)
         await asyncio.sleep(1)
         assert await stored() == wanted, "nothing twice"
+    await asyncio.to_thread(rough_stack.stop, "opensearch")
 
 
 async def test_reports_built_anew_are_whole_even_if_that_was_killed_halfway(

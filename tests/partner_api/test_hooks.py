@@ -24,6 +24,7 @@ from tests.builders import (
     problem,
     service_token,
     submit,
+    wait_all_read,
     wait_for,
 )
 from tests.partner_api.receivers import Heard, Receiver
@@ -49,8 +50,10 @@ from lostwax.partner_api.hooks_sender import Sender
 @pytest.fixture(scope="module")
 def stack() -> Iterator[Stack]:
     """A stack of this module's own, for its services are killed. Hooks of any local stack may go to this machine."""
-    started = Stack.start(STACKS / f"hooks-{os.getpid()}", owned=True, fresh=True)
+    services = ("partner_api", "orders", "pricing", "mes", "crm")
+    started = Stack.start(STACKS / f"hooks-{os.getpid()}", owned=True, fresh=True, services=services)
     try:
+        wait_all_read(started)
         yield started
     finally:
         started.down(remove=True)

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import httpx
 import pytest
+from tests.builders import wait_all_read
 from tests.telemetry.receiver import Receiver
 
 from lostwax.local.places import STACKS
@@ -35,6 +36,7 @@ def seen(request: pytest.FixtureRequest, pager: Receiver) -> Iterator[Stack]:
     started = Stack.start(folder, owned=True, fresh=True, services=[*SPINE, "telemetry"], overrides=told)
     try:
         started.wait_ready("opensearch", OPENSEARCH_START_S)
+        wait_all_read(started)
         _wait_prepared(started.url("opensearch"))
         yield started
     finally:
