@@ -64,7 +64,7 @@ async def audited(stack: Stack, databases: Databases) -> Report:
 
 
 async def test_killed_under_flow_they_miss_nothing(rough_stack: Stack, databases: Databases) -> None:
-    await asyncio.to_thread(rough_stack.start_one, "opensearch", 120)
+    await asyncio.to_thread(rough_stack.start_one, "opensearch", limit_s=120)
     pids = {name: rough_stack.pid(name) for name in ("reporting", "telemetry")}
     async with flow(rough_stack) as ids:
         for _ in range(2):
