@@ -37,6 +37,21 @@ def test_a_good_run_falls_short_of_nothing_and_its_page_tells_each_fault() -> No
     assert msgspec.json.decode(as_json(GOOD), type=Result) == GOOD
 
 
+def test_how_long_those_who_look_on_were_gone_is_told_of_their_kills() -> None:
+    killed = [
+        Wound(faults.Fault(kind, name, 0), AT, 77, 9, 4.25, Felt(), aside=aside, back_s=back)
+        for kind, name, aside, back in (
+            (faults.Kind.KILL, "opensearch", True, 61.0),
+            (faults.Kind.KILL, "opensearch", True, 204.4),
+            (faults.Kind.KILL, "connect", True, None),
+            (faults.Kind.STOP, "connect", True, 9.0),
+            (faults.Kind.KILL, "orders", False, 7.0),
+        )
+    ]
+    page = as_markdown(msgspec.structs.replace(GOOD, wounds=killed), "two cores", "./lostwax chaos")
+    assert "ready again after a kill, at the latest: opensearch 204 s." in page
+
+
 @pytest.mark.parametrize(
     ("changed", "said"),
     [

@@ -45,6 +45,8 @@ def as_markdown(result: Result, machine: str, command: str) -> str:
             f"Recovered after {recovered[len(recovered) // 2]:.1f} s in the median, {recovered[-1]:.1f} s at most.",
             "",
         ]
+    if looking_on := _looking_on(result):
+        lines += [f"Who only looks on was ready again after a kill, at the latest: {looking_on}.", ""]
     if short:
         lines += ["What this run does not show:", "", *(f"- {each}" for each in short), ""]
     if result.left_out:
@@ -83,3 +85,12 @@ def as_markdown(result: Result, machine: str, command: str) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _looking_on(result: Result) -> str:
+    """How long those who stand in no order's way were gone after a kill."""
+    back: dict[str, float] = {}
+    for wound in result.wounds:
+        if wound.aside and wound.fault.kind is Kind.KILL and wound.back_s is not None:
+            back[wound.fault.target] = max(wound.back_s, back.get(wound.fault.target, 0.0))
+    return ", ".join(f"{name} {seconds:.0f} s" for name, seconds in sorted(back.items()))

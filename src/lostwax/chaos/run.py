@@ -33,6 +33,9 @@ UNAPPROVED_WITHIN_S = 8.0
 """A fault waits so long for as many un-approved orders as there should be unfinished ones; then it comes anyhow."""
 
 RECOVERED_WITHIN_S, READY_WITHIN_S = 120.0, 180.0
+ASIDE_READY_WITHIN_S = 420.0
+"""For who only looks on: they stand back while orders want the processor, and nobody waits for them."""
+
 CALM_WITHIN_S = 90.0
 CALM_S = 2.0
 SETTLED_WITHIN_S = 180.0
@@ -50,8 +53,9 @@ class Wound(msgspec.Struct, frozen=True):
     `unfinished`: orders that were accepted and neither shipped nor cancelled when it began, `unapproved` and `unpriced`
     those of them that were not approved and had no price yet. `recovered_s`: from its end (a kill: from the kill) until
     a new order of every shard stood approved before the operators; None: not within RECOVERED_WITHIN_S. `felt`: by
-    partners from its beginning until then. `aside`: what it hurt stands in no order's way. `answers`: what the APIs
-    said while a disk was full, counted.
+    partners from its beginning until then. `aside`: what it hurt stands in no order's way. `back_s`: from its end until
+    what it hurt was seen ready, which is looked for after the recovery; None: a network, or not in time. `answers`:
+    what the APIs said while a disk was full, counted.
     """
 
     fault: Fault
@@ -63,6 +67,7 @@ class Wound(msgspec.Struct, frozen=True):
     trouble: str = ""
     unapproved: int = 0
     aside: bool = False
+    back_s: float | None = None
     answers: dict[str, int] = {}
 
 
@@ -195,9 +200,13 @@ async def _wound(stack: Stack, databases: Databases, fault: Fault, load: Load, d
         _ = stack.state()  # raises when nothing is left that could recover
         await asyncio.sleep(LOOK_EVERY_S)
     process = next((p for p in stack.status() if p.name == fault.target), None)
+    aside = process is not None and (process.aside or fault.target in ASIDE)
+    back = None
     if process is not None:
+        limit_s = ASIDE_READY_WITHIN_S if aside else READY_WITHIN_S
         try:
-            await asyncio.to_thread(stack.wait_ready, fault.target, READY_WITHIN_S)
+            await asyncio.to_thread(stack.wait_ready, fault.target, limit_s)
+            back = round(time.time() - mended, 1)
         except StackFailed as error:
             trouble = str(error).splitlines()[0]
     if fault.kind is Kind.KILL and recovered is not None:
@@ -205,8 +214,7 @@ async def _wound(stack: Stack, databases: Databases, fault: Fault, load: Load, d
         started = stack.process(fault.target).started_at or mended
         recovered = max(recovered, round(started - mended, 2))
     load.felt = Felt()
-    aside = process is not None and (process.aside or fault.target in ASIDE)
-    return Wound(fault, at, unfinished, unpriced, recovered, felt, trouble, unapproved, aside, answers)
+    return Wound(fault, at, unfinished, unpriced, recovered, felt, trouble, unapproved, aside, back, answers)
 
 
 def _probe(stack: Stack, databases: Databases, load: Load) -> Probe:
