@@ -13,8 +13,8 @@ def register(app: typer.Typer) -> None:
 def schemas(
     check: Annotated[bool, typer.Option("--check", help="Write nothing; fail when it would change something.")] = False,
 ) -> None:
-    """Generate schemas/: JSON Schemas of the messages, AsyncAPI, and OpenAPI of each service. Fails when a message type
-    breaks what the last commit, the main branch or the last release has of it."""
+    """Generate schemas/: JSON Schemas of the messages, AsyncAPI, and OpenAPI of each service. Fails when a message
+    type, or an HTTP API that programs call, breaks what the last commit, main or the last release has of it."""
     from lostwax.schemas import folder
 
     stale = folder.differences() if check else []
@@ -28,6 +28,9 @@ def schemas(
         typer.echo(f"breaks within one version: {line}", err=True)
     if broken:
         typer.echo("Make a new version beside the old one: docs/how-to/add-an-event.md", err=True)
-    if stale or broken:
+    calls = list(dict.fromkeys(s for base in folder.bases() for s in folder.calls_broken_since(base, today)))
+    for line in calls:
+        typer.echo(f"breaks programs that call it: {line}", err=True)
+    if stale or broken or calls:
         raise typer.Exit(1)
     typer.echo(f"{len(today)} files in schemas/ are as the contracts say")

@@ -7,9 +7,21 @@ line in nearly the same place; its table of cases is the model of ours.
 """
 
 from collections.abc import Iterator, Mapping
+from enum import Flag, auto
 from typing import Any
 
 Schema = Mapping[str, Any]
+
+
+class Side(Flag):
+    """Whom a change breaks: who wrote by the old schema and is read by the new one, or who reads by the old one."""
+
+    OLD_MESSAGES = auto()
+    OLD_READERS = auto()
+
+
+BOTH = Side.OLD_MESSAGES | Side.OLD_READERS
+Said = Iterator[tuple[Side, str]]
 
 _FOR_PEOPLE = {"$schema", "$id", "$comment", "$defs", "title", "description", "examples", "deprecated", "discriminator"}
 _LOWER = {"minimum", "exclusiveMinimum", "minLength", "minItems", "minProperties"}
@@ -25,17 +37,24 @@ def breaking_changes(old_schema: Schema, new_schema: Schema) -> list[str]:
 
     Knows what msgspec generates. What it cannot judge it reports: better a version too many than a reader broken.
     """
-    said = list(_Comparison(old_schema, new_schema).schemas("$", old_schema, new_schema, frozenset()))
+    said = broken_for(BOTH, "$", old_schema, new_schema, roots=(old_schema, new_schema))
     if old_schema.get("$id") != new_schema.get("$id"):
         said.insert(0, f"$: the schema of {old_schema.get('$id')} became that of {new_schema.get('$id')}")
-    return list(dict.fromkeys(said))
+    return said
+
+
+def broken_for(side: Side, at: str, old: Schema, new: Schema, *, roots: tuple[Schema, Schema]) -> list[str]:
+    """What breaks those of one `side`, or of both. `at`: what the place is called. `roots`: the documents that the
+    schemas stand in."""
+    compared = _Comparison(*roots).schemas(at, old, new, frozenset())
+    return list(dict.fromkeys(text for whom, text in compared if whom & side))
 
 
 class _Comparison:
     def __init__(self, old_root: Schema, new_root: Schema) -> None:
         self._old, self._new = old_root, new_root
 
-    def schemas(self, at: str, old: Any, new: Any, under: frozenset[tuple[Any, Any]]) -> Iterator[str]:
+    def schemas(self, at: str, old: Any, new: Any, under: frozenset[tuple[Any, Any]]) -> Said:
         """Compare two schemas at the place `at`. `under`: pairs of references that are being compared already."""
         old, new = _as_dict(old), _as_dict(new)
         pair = (old.get("$ref"), new.get("$ref"))
@@ -49,21 +68,21 @@ class _Comparison:
         else:
             yield from self._unions(at, old, new, under)
 
-    def _unions(self, at: str, old: Schema, new: Schema, under: frozenset[tuple[Any, Any]]) -> Iterator[str]:
+    def _unions(self, at: str, old: Schema, new: Schema, under: frozenset[tuple[Any, Any]]) -> Said:
         was, rest_was = _split(old, self._old)
         is_, rest_is = _split(new, self._new)
         for label in sorted(was.keys() - is_.keys()):
-            yield f"{at}: {label} is not allowed any more, but old messages have it"
+            yield Side.OLD_MESSAGES, f"{at}: {label} is not allowed any more, but old messages have it"
         for label in sorted(is_.keys() - was.keys()):
-            yield f"{at}: {label} is new, and old readers do not know it"
+            yield Side.OLD_READERS, f"{at}: {label} is new, and old readers do not know it"
         for label in sorted(was.keys() & is_.keys()):
             yield from self.schemas(f"{at}({label})", was[label], is_[label], under)
         yield from self._plain(at, rest_was, rest_is, under)
 
-    def _plain(self, at: str, old: Schema, new: Schema, under: frozenset[tuple[Any, Any]]) -> Iterator[str]:
+    def _plain(self, at: str, old: Schema, new: Schema, under: frozenset[tuple[Any, Any]]) -> Said:
         was, is_ = old.get("type", _ABSENT), new.get("type", _ABSENT)
         if was != is_:
-            yield f"{at}: the type was {_shown(was)} and is {_shown(is_)}"
+            yield BOTH, f"{at}: the type was {_shown(was)} and is {_shown(is_)}"
         yield from _enums(at, _members(old), _members(new))
         yield from self._fields(at, old, new, under)
         for keyword in _ONE_SCHEMA:
@@ -71,33 +90,41 @@ class _Comparison:
         for keyword in _MANY_SCHEMAS:
             parts, parts_now = old.get(keyword, []), new.get(keyword, [])
             if len(parts) != len(parts_now):
-                yield f"{at}: {keyword} had {len(parts)} parts and has {len(parts_now)}"
+                yield BOTH, f"{at}: {keyword} had {len(parts)} parts and has {len(parts_now)}"
             for number, (before, after) in enumerate(zip(parts, parts_now, strict=False)):
                 yield from self.schemas(f"{at}[{number}]", before, after, under)
         for keyword in sorted((old.keys() | new.keys()) - _HANDLED - _FOR_PEOPLE):
             yield from _keyword(at, keyword, old.get(keyword, _ABSENT), new.get(keyword, _ABSENT))
 
-    def _fields(self, at: str, old: Schema, new: Schema, under: frozenset[tuple[Any, Any]]) -> Iterator[str]:
+    def _fields(self, at: str, old: Schema, new: Schema, under: frozenset[tuple[Any, Any]]) -> Said:
         was, is_ = old.get("properties", {}), new.get("properties", {})
         needed, needs = set(old.get("required", [])), set(new.get("required", []))
         for name in sorted(was.keys() - is_.keys()):
-            yield f"{at}.{name}: removed, but old readers may read it"
+            yield Side.OLD_READERS, f"{at}.{name}: removed, but old readers may read it"
+            if new.get("additionalProperties", True) is False:
+                yield Side.OLD_MESSAGES, f"{at}.{name}: removed, but old messages have it and would be refused"
         for name in sorted(is_.keys() - was.keys() - needs):
             if old.get("additionalProperties", True) is not True:
-                yield f"{at}.{name}: new, and old readers refuse fields that they do not know"
+                yield Side.OLD_READERS, f"{at}.{name}: new, and old readers refuse fields that they do not know"
         for name in sorted(needs - needed):
             new_too = "" if name in was else "new and "
-            yield f"{at}.{name}: {new_too}required, but old messages may lack it"
+            yield Side.OLD_MESSAGES, f"{at}.{name}: {new_too}required, but old messages may lack it"
         for name in sorted((needed - needs) & is_.keys()):
-            yield f"{at}.{name}: not required any more, but old readers need it"
+            yield Side.OLD_READERS, f"{at}.{name}: not required any more, but old readers need it"
         for name in sorted(was.keys() & is_.keys()):
-            yield from self.schemas(f"{at}.{name}", was[name], is_[name], under)
+            before, after = _as_dict(was[name]), _as_dict(is_[name])
+            if name in needed:  # no old message lacks it, so none can get another default
+                before, after = _without(before, "default"), _without(after, "default")
+            yield from self.schemas(f"{at}.{name}", before, after, under)
 
-    def _one(self, at: str, keyword: str, old: Schema, new: Schema, under: frozenset[tuple[Any, Any]]) -> Iterator[str]:
+    def _one(self, at: str, keyword: str, old: Schema, new: Schema, under: frozenset[tuple[Any, Any]]) -> Said:
         was, is_ = old.get(keyword, True), new.get(keyword, True)
         if isinstance(was, bool) or isinstance(is_, bool):
             if was != is_:
-                yield f"{at}: {keyword} was {_shown(was)} and is {_shown(is_)}"
+                side = BOTH
+                if keyword == "additionalProperties" and isinstance(was, bool) and isinstance(is_, bool):
+                    side = Side.OLD_READERS if is_ else Side.OLD_MESSAGES
+                yield side, f"{at}: {keyword} was {_shown(was)} and is {_shown(is_)}"
         else:
             yield from self.schemas(at, was, is_, under)
 
@@ -110,6 +137,10 @@ def _as_dict(schema: Any) -> Schema:
         return {} if schema else {"not": {}}
     found: Schema = schema
     return found
+
+
+def _without(schema: Schema, keyword: str) -> Schema:
+    return {k: v for k, v in schema.items() if k != keyword}
 
 
 def _resolved(schema: Schema, root: Schema) -> Schema:
@@ -170,36 +201,39 @@ def _members(schema: Schema) -> list[Any] | None:
     return found
 
 
-def _enums(at: str, old: list[Any] | None, new: list[Any] | None) -> Iterator[str]:
+def _enums(at: str, old: list[Any] | None, new: list[Any] | None) -> Said:
     if old is None and new is None:
         return
     if old is None:
-        yield f"{at}: only {_shown(new)} is allowed now, but old messages may have something else"
+        yield Side.OLD_MESSAGES, f"{at}: only {_shown(new)} is allowed now, but old messages may have something else"
     elif new is None:
-        yield f"{at}: more than {_shown(old)} is allowed now, and old readers do not know it"
+        yield Side.OLD_READERS, f"{at}: more than {_shown(old)} is allowed now, and old readers do not know it"
     else:
         for member in old:
             if member not in new:
-                yield f"{at}: {member!r} is not allowed any more, but old messages have it"
+                yield Side.OLD_MESSAGES, f"{at}: {member!r} is not allowed any more, but old messages have it"
         for member in new:
             if member not in old:
-                yield f"{at}: {member!r} is new, and old readers do not know it"
+                yield Side.OLD_READERS, f"{at}: {member!r} is new, and old readers do not know it"
 
 
-def _keyword(at: str, keyword: str, old: Any, new: Any) -> Iterator[str]:
+def _keyword(at: str, keyword: str, old: Any, new: Any) -> Said:
     if old != new:
-        yield f"{at}: {keyword} was {_shown(old)} and is {_shown(new)}: {_consequence(keyword, old, new)}"
+        side, consequence = _consequence(keyword, old, new)
+        yield side, f"{at}: {keyword} was {_shown(old)} and is {_shown(new)}: {consequence}"
     elif _mentions_reference(old):
-        yield f"{at}: {keyword} cannot be compared here"
+        yield BOTH, f"{at}: {keyword} cannot be compared here"
 
 
-def _consequence(keyword: str, old: Any, new: Any) -> str:
+def _consequence(keyword: str, old: Any, new: Any) -> tuple[Side, str]:
     if keyword in _LOWER | _UPPER:
         narrowed = old is _ABSENT or (new is not _ABSENT and (new > old if keyword in _LOWER else new < old))
-        return "old messages may not fit" if narrowed else "old readers refuse what is new"
+        if narrowed:
+            return Side.OLD_MESSAGES, "old messages may not fit"
+        return Side.OLD_READERS, "old readers refuse what is new"
     if keyword == "default":
-        return "old messages without it would say something else"
-    return "old messages, or new ones for old readers, may not fit"
+        return Side.OLD_MESSAGES, "old messages without it would say something else"
+    return BOTH, "old messages, or new ones for old readers, may not fit"
 
 
 def _mentions_reference(value: Any) -> bool:

@@ -12,12 +12,21 @@ from lostwax.schemas import openapi
 from lostwax.schemas.asyncapi import asyncapi
 from lostwax.schemas.compatibility import breaking_changes
 from lostwax.schemas.events import event_schema
+from lostwax.schemas.http_compatibility import broken_operations
 
 FOLDER = PROJECT / "schemas"
 EXAMPLES = FOLDER / "examples"
 
 RETIRED: Mapping[str, str] = {}
 """Types that were once published, are gone from the catalogue, and why no message of theirs can still be read."""
+
+
+CALLED = ("partner_api", "orders")
+"""Services whose HTTP API is called by programs that are not renewed together with them: partners' own, and the other
+services. The rest serve their own pages."""
+
+RETIRED_OPERATIONS: Mapping[str, Mapping[str, str]] = {}
+"""By service: operations that are gone, as `GET /v1/orders`, and why nobody calls them any more."""
 
 
 def documents() -> dict[str, bytes]:
@@ -115,6 +124,22 @@ def broken_since(
             said += [f"{name}: {change}" for change in breaking_changes(json.loads(text), json.loads(today[path]))]
         elif name not in retired:
             said.append(f"{name}: gone, though its messages may still be on their way")
+    return said
+
+
+def calls_broken_since(
+    base: str,
+    today: Mapping[str, bytes],
+    retired: Mapping[str, Mapping[str, str]] = RETIRED_OPERATIONS,
+    project: Path = PROJECT,
+) -> list[str]:
+    """What the HTTP APIs of `today` break of those that a commit has. `retired` names operations that may be gone."""
+    said = []
+    for path, text in committed(base, "openapi", project).items():
+        service = path.removeprefix("openapi/").removesuffix(".json")
+        if service in CALLED:
+            old, new = json.loads(text), json.loads(today[path])
+            said += [f"{service}: {change}" for change in broken_operations(old, new, retired.get(service, {}))]
     return said
 
 
