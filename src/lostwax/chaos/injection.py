@@ -17,8 +17,8 @@ from lostwax.local.stack import Stack
 DELAY_MS = 500
 
 FELT_WITHIN_S = 60.0
-"""A full disk that nobody felt in its time stays full for up to so much longer: PostgreSQL writes on for a while into
-files that it had made before."""
+"""A full disk that the database did not feel in its time stays full for up to so much longer: it writes on for a while
+into files that it had made before."""
 
 
 async def suffer(

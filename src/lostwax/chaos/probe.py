@@ -15,12 +15,16 @@ from lostwax.contracts.ids import new_id
 
 EVERY_S = 0.25
 
+_NEEDS_ROOM = "SELECT count(*) FROM (SELECT n FROM generate_series(1, 50000) AS n ORDER BY md5(n::text)) AS spilt"
+"""Sorts some megabytes with little memory, so in a file, as one may who only reads."""
+
 
 class Probe:
     """Asks Orders to tell an order of one shard again, and the partner API to register a model.
 
     `answers` counts them by who answered and status (`no answer`: none within 5 s); `wrong` holds, in words, each that
-    is neither done nor a 503 problem with Retry-After; `felt` is set as soon as anybody was answered 503.
+    is neither done nor a 503 problem with Retry-After; `felt` is set as soon as the database itself found no room.
+    (The APIs may find room for small writes for long: in pages that are free again, in WAL that was made before.)
     """
 
     def __init__(self, shard: str, urls: Mapping[str, str], tokens: Mapping[str, str]) -> None:
@@ -44,6 +48,8 @@ class Probe:
         order_id = await self._an_order()
         async with httpx.AsyncClient(timeout=ANSWER_LIMIT_S) as http:
             while True:
+                if not self.felt.is_set():
+                    await self._need_room()
                 asked: list[Coroutine[object, object, None]] = [self._register_model(http)]
                 if order_id is not None:
                     asked.append(self._tell_again(http, order_id))
@@ -55,6 +61,20 @@ class Probe:
             return await newest_order(self._shard)
         except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
             return None
+
+    async def _need_room(self) -> None:
+        try:
+            connection = await asyncpg.connect(self._shard, timeout=ANSWER_LIMIT_S)
+            try:
+                await connection.execute("SET work_mem = '64kB'")
+                await connection.execute(_NEEDS_ROOM, timeout=ANSWER_LIMIT_S)
+            finally:
+                await connection.close(timeout=ANSWER_LIMIT_S)
+        except asyncpg.DiskFullError:
+            self.answers["the database: no room"] += 1
+            self.felt.set()
+        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            return  # away for another reason; asked again
 
     async def _tell_again(self, http: httpx.AsyncClient, order_id: UUID) -> None:
         await self._ask(http, "orders", f"/v1/orders/{order_id}/republish", None)
@@ -71,8 +91,6 @@ class Probe:
             self.answers[f"{service}: no answer"] += 1
             return
         self.answers[f"{service}: {answer.status_code}"] += 1
-        if answer.status_code == 503:
-            self.felt.set()
         is_problem = answer.headers.get("content-type") == "application/problem+json"
         if answer.status_code >= 300 and not (
             answer.status_code == 503 and is_problem and "retry-after" in answer.headers

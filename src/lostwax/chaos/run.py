@@ -230,7 +230,7 @@ def _of_answers(fault: Fault, probe: Probe) -> str:
     if probe.wrong:
         return f"{len(probe.wrong)} answers were no 503 problem, as: {probe.wrong[0]}"
     if fault.seconds >= FULL_S and not probe.felt.is_set():
-        return "nobody was answered 503, so the disk was not felt"
+        return "the database found room all the time, so its disk was not full"
     return ""
 
 
