@@ -27,9 +27,10 @@ class Probe:
     (The APIs may find room for small writes for long: in pages that are free again, in WAL that was made before.)
     """
 
-    def __init__(self, shard: str, urls: Mapping[str, str], tokens: Mapping[str, str]) -> None:
-        """`shard`: the address of the shard's database; `urls` and `tokens` of `orders` and `partner_api`."""
-        self._shard, self._urls, self._tokens = shard, urls, tokens
+    def __init__(self, full: str, shard: str, urls: Mapping[str, str], tokens: Mapping[str, str]) -> None:
+        """`full` and `shard`: the addresses of a database on the full disk and of the shard; `urls` and `tokens` of
+        `orders` and `partner_api`."""
+        self._full, self._shard, self._urls, self._tokens = full, shard, urls, tokens
         self.answers: Counter[str] = Counter()
         self.wrong: list[str] = []
         self.felt = asyncio.Event()
@@ -64,7 +65,7 @@ class Probe:
 
     async def _need_room(self) -> None:
         try:
-            connection = await asyncpg.connect(self._shard, timeout=ANSWER_LIMIT_S)
+            connection = await asyncpg.connect(self._full, timeout=ANSWER_LIMIT_S)
             try:
                 await connection.execute("SET work_mem = '64kB'")
                 await connection.execute(_NEEDS_ROOM, timeout=ANSWER_LIMIT_S)

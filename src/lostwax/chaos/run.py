@@ -24,6 +24,7 @@ from lostwax.contracts.orders import Status
 from lostwax.kit.clock import utc_now
 from lostwax.local.credentials import SERVICES
 from lostwax.local.servers import toxiproxy
+from lostwax.local.servers.postgres import SHARDS
 from lostwax.local.services import SPINE
 from lostwax.local.stack import Stack, StackFailed
 
@@ -186,7 +187,7 @@ async def _wound(stack: Stack, databases: Databases, fault: Fault, load: Load, d
     answers: dict[str, int] = {}
     trouble = ""
     if fault.kind is Kind.FULL:
-        probe = _probe(stack, databases, load)
+        probe = _probe(stack, databases, load, fault.target)
         async with probe.asking():
             mended = await suffer(stack, fault, disks, probe.felt if fault.seconds >= FULL_S else None)
         answers, trouble = dict(sorted(probe.answers.items())), _of_answers(fault, probe)
@@ -217,9 +218,11 @@ async def _wound(stack: Stack, databases: Databases, fault: Fault, load: Load, d
     return Wound(fault, at, unfinished, unpriced, recovered, felt, trouble, unapproved, aside, back, answers)
 
 
-def _probe(stack: Stack, databases: Databases, load: Load) -> Probe:
+def _probe(stack: Stack, databases: Databases, load: Load, target: str) -> Probe:
+    number = SHARDS.index(target) if target in SHARDS else None
     return Probe(
-        databases.shards[-1],
+        databases.partner_api if number is None else databases.shards[number],
+        databases.shards[-1 if number is None else number],
         {name: stack.url(name) for name in ("orders", "partner_api")},
         {"orders": stack.console_token("orders"), "partner_api": load.key},
     )
