@@ -26,7 +26,7 @@ from lostwax.local.credentials import SERVICES
 from lostwax.local.servers import toxiproxy
 from lostwax.local.servers.postgres import SHARDS
 from lostwax.local.services import SPINE
-from lostwax.local.stack import Stack, StackFailed
+from lostwax.local.stack import Stack
 
 UNFINISHED_AT_LEAST = 50
 UNFINISHED_WITHIN_S = 60.0
@@ -34,8 +34,9 @@ UNAPPROVED_WITHIN_S = 8.0
 """A fault waits so long for as many un-approved orders as there should be unfinished ones; then it comes anyhow."""
 
 RECOVERED_WITHIN_S, READY_WITHIN_S = 120.0, 180.0
-ASIDE_READY_WITHIN_S = 420.0
-"""For who only looks on: they stand back while orders want the processor, and nobody waits for them."""
+ASIDE_READY_WITHIN_S = 900.0
+"""For who only looks on: they stand back while orders want the processor. Nobody waits for them, nor does the run: it
+goes on, and comes back to them before they are hurt again, and at its end."""
 
 CALM_WITHIN_S = 90.0
 CALM_S = 2.0
@@ -56,7 +57,8 @@ class Wound(msgspec.Struct, frozen=True):
     a new order of every shard stood approved before the operators; None: not within RECOVERED_WITHIN_S. `felt`: by
     partners from its beginning until then. `aside`: what it hurt stands in no order's way. `back_s`: from its end until
     what it hurt was seen ready, which is looked for after the recovery; None: a network, or not in time. `answers`:
-    what the APIs said while a disk was full, counted.
+    what the APIs said while a disk was full, counted. `mended`: when it ended (a kill: when it was made), in seconds
+    since 1970.
     """
 
     fault: Fault
@@ -70,6 +72,7 @@ class Wound(msgspec.Struct, frozen=True):
     aside: bool = False
     back_s: float | None = None
     answers: dict[str, int] = {}
+    mended: float = 0.0
 
 
 class Result(msgspec.Struct, frozen=True):
@@ -138,21 +141,29 @@ async def run(
     journal_path.unlink(missing_ok=True)
     journal = Journal(journal_path)
     load = Load(rate, seed)
-    wounds = []
+    wounds: list[Wound] = []
+    returning: dict[str, asyncio.Task[None]] = {}
     async with AsyncExitStack() as resources:
         resources.callback(journal.close)
         resources.push_async_callback(load.end)
         await load.begin(stack, folder, journal, resources)
         began = time.monotonic()
         for number, fault in enumerate(faults, 1):
-            wound = await _wound(stack, databases, fault, load, disks)
-            wounds.append(wound)
-            show(f"{number}/{len(faults)} {line(wound)}")
+            if (late := returning.pop(fault.target, None)) is not None:
+                await late
+            wounds.append(await _wound(stack, databases, fault, load, disks))
+            back = asyncio.create_task(_back(stack, wounds, len(wounds) - 1))
+            if wounds[-1].aside:
+                returning[fault.target] = back
+            else:
+                await back
+            show(f"{number}/{len(faults)} {line(wounds[-1])}")
             await _calm(stack, databases, load, CALM_WITHIN_S)
         await load.stop_placing(limit_s=30)
         seconds, accepted = time.monotonic() - began, load.accepted
         show(f"{accepted} orders accepted in {seconds:.0f} s; settling")
         await _settled(stack, databases, load)
+        await asyncio.gather(*returning.values())
         await load.end()
         for complaint in load.complaints[:20]:
             show(f"a robot was told: {complaint}")
@@ -200,22 +211,28 @@ async def _wound(stack: Stack, databases: Databases, fault: Fault, load: Load, d
             break
         _ = stack.state()  # raises when nothing is left that could recover
         await asyncio.sleep(LOOK_EVERY_S)
-    process = next((p for p in stack.status() if p.name == fault.target), None)
-    aside = process is not None and (process.aside or fault.target in ASIDE)
-    back = None
-    if process is not None:
-        limit_s = ASIDE_READY_WITHIN_S if aside else READY_WITHIN_S
-        try:
-            await asyncio.to_thread(stack.wait_ready, fault.target, limit_s)
-            back = round(time.time() - mended, 1)
-        except StackFailed as error:
-            trouble = str(error).splitlines()[0]
-    if fault.kind is Kind.KILL and recovered is not None:
-        # Not every process is on an order's way to the operators: one that is dead is not recovered.
-        started = stack.process(fault.target).started_at or mended
-        recovered = max(recovered, round(started - mended, 2))
     load.felt = Felt()
-    return Wound(fault, at, unfinished, unpriced, recovered, felt, trouble, unapproved, aside, back, answers)
+    aside = any(p.name == fault.target and (p.aside or p.name in ASIDE) for p in stack.status())
+    return Wound(fault, at, unfinished, unpriced, recovered, felt, trouble, unapproved, aside, None, answers, mended)
+
+
+async def _back(stack: Stack, wounds: list[Wound], number: int) -> None:
+    """Wait until what this wound hurt is ready again, and note it there, or that it was not in time."""
+    wound = wounds[number]
+    name, limit_s = wound.fault.target, ASIDE_READY_WITHIN_S if wound.aside else READY_WITHIN_S
+    while (process := next((p for p in await asyncio.to_thread(stack.status) if p.name == name), None)) is not None:
+        passed = time.time() - wound.mended
+        if process.state == "ready":
+            # Not every process is on an order's way to the operators: one that is dead is not recovered.
+            started = (process.started_at or 0.0) - wound.mended if wound.fault.kind is Kind.KILL else 0.0
+            recovered = None if wound.recovered_s is None else max(wound.recovered_s, round(started, 2))
+            wounds[number] = msgspec.structs.replace(wound, back_s=round(passed, 1), recovered_s=recovered)
+            return
+        if passed > limit_s:
+            trouble = f"{wound.trouble} not ready after {limit_s:.0f} s: {name} is {process.state}: {process.trouble}"
+            wounds[number] = msgspec.structs.replace(wound, trouble=trouble.strip())
+            return
+        await asyncio.sleep(2 * LOOK_EVERY_S)
 
 
 def _probe(stack: Stack, databases: Databases, load: Load, target: str) -> Probe:
