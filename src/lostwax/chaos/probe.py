@@ -37,20 +37,23 @@ class Probe:
 
     @asynccontextmanager
     async def asking(self) -> AsyncIterator[None]:
-        """Ask for as long as this is entered."""
-        task = asyncio.create_task(self._run())
+        """Ask for as long as this is entered, the database by a connection that is there already: on a full disk it may
+        have no room for another one."""
+        database = await asyncpg.connect(self._full, timeout=ANSWER_LIMIT_S)
+        task = asyncio.create_task(self._run(database))
         try:
             yield
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+            database.terminate()
 
-    async def _run(self) -> None:
+    async def _run(self, database: "asyncpg.Connection[asyncpg.Record]") -> None:
         order_id = await self._an_order()
         async with httpx.AsyncClient(timeout=ANSWER_LIMIT_S) as http:
             while True:
                 if not self.felt.is_set():
-                    await self._need_room()
+                    await self._need_room(database)
                 asked: list[Coroutine[object, object, None]] = [self._register_model(http)]
                 if order_id is not None:
                     asked.append(self._tell_again(http, order_id))
@@ -63,19 +66,15 @@ class Probe:
         except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
             return None
 
-    async def _need_room(self) -> None:
+    async def _need_room(self, database: "asyncpg.Connection[asyncpg.Record]") -> None:
         try:
-            connection = await asyncpg.connect(self._full, timeout=ANSWER_LIMIT_S)
-            try:
-                await connection.execute("SET work_mem = '64kB'")
-                await connection.execute(_NEEDS_ROOM, timeout=ANSWER_LIMIT_S)
-            finally:
-                await connection.close(timeout=ANSWER_LIMIT_S)
+            await database.execute("SET work_mem = '64kB'")
+            await database.execute(_NEEDS_ROOM, timeout=ANSWER_LIMIT_S)
         except asyncpg.DiskFullError:
             self.answers["the database: no room"] += 1
             self.felt.set()
         except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
-            return  # away for another reason; asked again
+            return  # away for another reason, or busy; asked again
 
     async def _tell_again(self, http: httpx.AsyncClient, order_id: UUID) -> None:
         await self._ask(http, "orders", f"/v1/orders/{order_id}/republish", None)
