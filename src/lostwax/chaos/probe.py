@@ -39,20 +39,27 @@ class Probe:
     async def asking(self) -> AsyncIterator[None]:
         """Ask for as long as this is entered, the database by a connection that is there already: on a full disk it may
         have no room for another one."""
-        database = await asyncpg.connect(self._full, timeout=ANSWER_LIMIT_S)
+        database = await self._connected()
         task = asyncio.create_task(self._run(database))
         try:
             yield
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
-            database.terminate()
+            if database is not None:
+                database.terminate()
 
-    async def _run(self, database: "asyncpg.Connection[asyncpg.Record]") -> None:
+    async def _connected(self) -> "asyncpg.Connection[asyncpg.Record] | None":
+        try:
+            return await asyncpg.connect(self._full, timeout=ANSWER_LIMIT_S)
+        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            return None  # then nobody can say that it is full, and the run says that
+
+    async def _run(self, database: "asyncpg.Connection[asyncpg.Record] | None") -> None:
         order_id = await self._an_order()
         async with httpx.AsyncClient(timeout=ANSWER_LIMIT_S) as http:
             while True:
-                if not self.felt.is_set():
+                if database is not None and not self.felt.is_set():
                     await self._need_room(database)
                 asked: list[Coroutine[object, object, None]] = [self._register_model(http)]
                 if order_id is not None:
