@@ -23,8 +23,9 @@ class Probe:
     """Asks Orders to tell an order of one shard again, and the partner API to register a model.
 
     `answers` counts them by who answered and status (`no answer`: none within 5 s); `wrong` holds, in words, each that
-    is neither done nor a 503 problem with Retry-After; `felt` is set as soon as the database itself found no room.
-    (The APIs may find room for small writes for long: in pages that are free again, in WAL that was made before.)
+    is neither done nor a 503 problem with Retry-After, `refused` how many were 503; `felt` is set as soon as the
+    database itself found no room. (The APIs may find room for small writes for long: in pages that are free again, in
+    WAL that was made before.)
     """
 
     def __init__(self, full: str, shard: str, urls: Mapping[str, str], tokens: Mapping[str, str]) -> None:
@@ -34,6 +35,7 @@ class Probe:
         self.answers: Counter[str] = Counter()
         self.wrong: list[str] = []
         self.felt = asyncio.Event()
+        self.refused = 0
 
     @asynccontextmanager
     async def asking(self) -> AsyncIterator[None]:
@@ -98,6 +100,7 @@ class Probe:
             self.answers[f"{service}: no answer"] += 1
             return
         self.answers[f"{service}: {answer.status_code}"] += 1
+        self.refused += answer.status_code == 503
         is_problem = answer.headers.get("content-type") == "application/problem+json"
         if answer.status_code >= 300 and not (
             answer.status_code == 503 and is_problem and "retry-after" in answer.headers

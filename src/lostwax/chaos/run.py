@@ -251,6 +251,8 @@ def _of_answers(fault: Fault, probe: Probe) -> str:
         return f"{len(probe.wrong)} answers were no 503 problem, as: {probe.wrong[0]}"
     if fault.seconds >= FULL_S and not probe.felt.is_set():
         return "the database found room all the time, so its disk was not full"
+    if fault.seconds >= FULL_S and fault.target not in SHARDS and not probe.refused:
+        return "nobody was answered 503, though the partner API's database had no room"
     return ""
 
 
