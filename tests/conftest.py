@@ -1,8 +1,10 @@
 """One local stack for the whole test session: the real servers and all services, started when first asked for."""
 
+import asyncio
 import os
 import shutil
 import sys
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,25 @@ from tests.browser.visitors import Visitors, a_browser
 from tests.builders import Operator, Partner, a_partner, an_operator, wait_all_read
 
 FAILED = pytest.StashKey[bool]()
+
+TASKS_END_WITHIN_S = 20.0
+
+
+def end_all_tasks(loop: asyncio.AbstractEventLoop) -> None:
+    """What asyncio does at the end of a loop, but not for ever: a task that a test left and that missed its
+    cancellation (it came just when what it waited for was done) is cancelled again. Raises for those that never end,
+    with where they stand; the whole run hung on one, once."""
+    left = asyncio.all_tasks(loop)
+    deadline = time.monotonic() + TASKS_END_WITHIN_S
+    while left and time.monotonic() < deadline:
+        for task in left:
+            task.cancel()
+        loop.run_until_complete(asyncio.wait(left, timeout=1))
+        left = {task for task in left if not task.done()}
+    assert not left, f"tasks that do not end: {[(task.get_coro(), task.get_stack()) for task in left]}"
+
+
+asyncio.runners._cancel_all_tasks = end_all_tasks  # type: ignore[attr-defined]
 
 LOOK_ON = ("opensearch", "connect")
 """Servers that no order needs: tests of telemetry and reporting start them in stacks of their own; everything else is
