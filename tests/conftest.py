@@ -5,6 +5,7 @@ import os
 import shutil
 import sys
 import time
+import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -36,9 +37,13 @@ def end_all_tasks(loop: asyncio.AbstractEventLoop) -> None:
     with where they stand; the whole run hung on one, once."""
     left = asyncio.all_tasks(loop)
     deadline = time.monotonic() + TASKS_END_WITHIN_S
+    tried = 0
     while left and time.monotonic() < deadline:
         for task in left:
             task.cancel()
+            if tried == 1:
+                warnings.warn(f"missed its cancellation: {task.get_coro()}", stacklevel=1)
+        tried += 1
         loop.run_until_complete(asyncio.wait(left, timeout=1))
         left = {task for task in left if not task.done()}
     assert not left, f"tasks that do not end: {[(task.get_coro(), task.get_stack()) for task in left]}"

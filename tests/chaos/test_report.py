@@ -1,6 +1,8 @@
 """What a run is reported to show, and what it is held not to."""
 
+import time
 from datetime import UTC, datetime
+from typing import Any
 
 import msgspec
 import pytest
@@ -10,7 +12,8 @@ from lostwax.audit.verdict import Finding, Kind
 from lostwax.chaos import faults
 from lostwax.chaos.load import Felt
 from lostwax.chaos.report import as_json, as_markdown
-from lostwax.chaos.run import Result, Wound
+from lostwax.chaos.run import Result, Wound, _back
+from lostwax.local.state import ProcessStatus
 
 AT = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
 CLEAN = Report(AT, 1.0, 100, 100, {"partner_api": 100}, 100, 0, 100, {"SHIPPED": 100}, [])
@@ -76,3 +79,23 @@ def test_what_a_run_does_not_show_is_said(changed: dict[str, object], said: str)
     (short,) = result.shortfalls()
     assert said in short
     assert said in as_markdown(result, "two cores", "./lostwax chaos")
+
+
+@pytest.mark.parametrize(("passed_s", "late"), [(20.0, ""), (200.0, "ready again only after 200 s")])
+async def test_who_only_looks_on_and_is_late_is_a_shortfall_too(passed_s: float, late: str) -> None:
+    class Running:
+        def status(self) -> list[Any]:
+            return [ProcessStatus("opensearch", "server", "ready", 9200, "http://127.0.0.1:9200", aside=True)]
+
+    killed = msgspec.structs.replace(
+        WOUND,
+        fault=faults.Fault(faults.Kind.KILL, "opensearch", 0),
+        aside=True,
+        felt=Felt(600),
+        mended=time.time() - passed_s,
+    )
+    wounds = [killed]
+    await _back(Running(), wounds, 0)  # type: ignore[arg-type]
+    assert wounds[0].trouble == late
+    assert wounds[0].back_s == pytest.approx(passed_s, abs=2)
+    assert [late in said for said in msgspec.structs.replace(GOOD, wounds=wounds).shortfalls()] == [True] * bool(late)

@@ -34,9 +34,10 @@ UNAPPROVED_WITHIN_S = 8.0
 """A fault waits so long for as many un-approved orders as there should be unfinished ones; then it comes anyhow."""
 
 RECOVERED_WITHIN_S, READY_WITHIN_S = 120.0, 180.0
-ASIDE_READY_WITHIN_S = 900.0
-"""For who only looks on: they stand back while orders want the processor. Nobody waits for them, nor does the run: it
-goes on, and comes back to them before they are hurt again, and at its end."""
+ASIDE_WATCHED_S = 900.0
+"""Who only looks on stands back while orders want the processor, and may be later than READY_WITHIN_S. That is a
+shortfall of the run; but it goes on meanwhile, comes back to them before they are hurt again and at its end, and tells
+how late they were."""
 
 CALM_WITHIN_S = 90.0
 CALM_S = 2.0
@@ -219,14 +220,19 @@ async def _wound(stack: Stack, databases: Databases, fault: Fault, load: Load, d
 async def _back(stack: Stack, wounds: list[Wound], number: int) -> None:
     """Wait until what this wound hurt is ready again, and note it there, or that it was not in time."""
     wound = wounds[number]
-    name, limit_s = wound.fault.target, ASIDE_READY_WITHIN_S if wound.aside else READY_WITHIN_S
+    name, limit_s = wound.fault.target, ASIDE_WATCHED_S if wound.aside else READY_WITHIN_S
     while (process := next((p for p in await asyncio.to_thread(stack.status) if p.name == name), None)) is not None:
         passed = time.time() - wound.mended
         if process.state == "ready":
             # Not every process is on an order's way to the operators: one that is dead is not recovered.
             started = (process.started_at or 0.0) - wound.mended if wound.fault.kind is Kind.KILL else 0.0
             recovered = None if wound.recovered_s is None else max(wound.recovered_s, round(started, 2))
-            wounds[number] = msgspec.structs.replace(wound, back_s=round(passed, 1), recovered_s=recovered)
+            late = (
+                f"{wound.trouble} ready again only after {passed:.0f} s" if passed > READY_WITHIN_S else wound.trouble
+            )
+            wounds[number] = msgspec.structs.replace(
+                wound, back_s=round(passed, 1), recovered_s=recovered, trouble=late.strip()
+            )
             return
         if passed > limit_s:
             trouble = f"{wound.trouble} not ready after {limit_s:.0f} s: {name} is {process.state}: {process.trouble}"
